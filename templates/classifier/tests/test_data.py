@@ -1,0 +1,470 @@
+"""Tests of data.py and engine/images.py: every kind of bad file and bad folder, and the pixels."""
+
+import argparse
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+import data
+from engine import images
+from engine.exits import UserError
+from engine.images import BadImageError, read_image
+
+SIZE = 8  # side of the test images, in pixels
+
+
+def grey(level: int) -> Image.Image:
+    return Image.new("L", (SIZE, SIZE), level)
+
+
+def save(image: Image.Image, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+def parse(*flags: str, path: Path = Path("data"), size: int = SIZE) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    options = parser.parse_args(flags)
+    options.path_to_data = str(path)
+    options.img_size = size
+    return options
+
+
+def everything(split: data.ImageFolder) -> list[tuple[torch.Tensor, int]]:
+    return [split[index] for index in range(len(split))]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two classes of four training and two test images; an image's level tells its file."""
+    root = tmp_path / "data"
+    for split, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(count):
+                save(grey(100 * label + number), root / split / name / f"{number}.png")
+    return root
+
+
+def write_truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def write_link(path: Path) -> None:
+    path.symlink_to(path.parent / "gone.png")
+
+
+def write_wide(path: Path) -> None:
+    Image.fromarray(np.full((SIZE, SIZE), 70_000, np.int32)).save(path, "TIFF")
+
+
+def write_float(path: Path) -> None:
+    Image.fromarray(np.full((SIZE, SIZE), 200.0, np.float32)).save(path, "TIFF")
+
+
+def write_nan(path: Path) -> None:
+    Image.fromarray(np.full((SIZE, SIZE), np.nan, np.float32)).save(path, "TIFF")
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut.jpg": (write_truncated, "image file is truncated"),
+    "empty.png": (Path.touch, "empty file"),
+    "page.jpg": (lambda path: path.write_text("<html></html>"), "not an image, cut short"),
+    "link.png": (write_link, "broken link to"),
+    "folder.png": (Path.mkdir, "not a file"),
+    "gone.png": (lambda path: None, "no such file"),
+    "wide.tif": (write_wide, "signed or 32-bit pixels have no known white"),
+    "float.tif": (write_float, "float pixels outside 0 to 1"),
+    "nan.tif": (write_nan, "float pixels outside 0 to 1"),
+}
+
+
+class TestReadImage:
+    @pytest.mark.parametrize("name", BAD_FILES)
+    def test_bad_file_is_named_in_one_line(self, tmp_path: Path, name: str) -> None:
+        write, reason = BAD_FILES[name]
+        write(tmp_path / name)
+        with pytest.raises(BadImageError) as error:
+            read_image(tmp_path / name, 3)
+        assert str(error.value).startswith(f"{tmp_path / name}: {reason}")
+        assert "\n" not in str(error.value)
+
+    def test_failing_machine_is_not_a_bad_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(path: Path) -> None:
+            raise OSError(24, "Too many open files")
+
+        path = save(grey(1), tmp_path / "a.png")
+        monkeypatch.setattr(Image, "open", fail)
+        with pytest.raises(UserError, match=r"a\.png: Too many open files") as error:
+            read_image(path, 3)
+        assert not isinstance(error.value, BadImageError)
+
+    @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+    @pytest.mark.parametrize("source", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "RGBA"])
+    def test_every_mode_becomes_grey_or_color(
+        self, tmp_path: Path, source: str, channels: int, mode: str
+    ) -> None:
+        suffix = "tif" if source in ("CMYK", "YCbCr") else "png"
+        image = Image.new("RGB", (SIZE, SIZE), "white").convert(source)
+        read = read_image(save(image, tmp_path / f"a.{suffix}"), channels)
+        assert read.mode == mode
+        assert read.getextrema() == ((255, 255) if channels == 1 else ((255, 255),) * 3)
+
+    def test_color_survives_cmyk_and_palette(self, tmp_path: Path) -> None:
+        red = Image.new("RGB", (SIZE, SIZE), (255, 0, 0))
+        for name, image in (("a.tif", red.convert("CMYK")), ("a.gif", red.convert("P"))):
+            assert read_image(save(image, tmp_path / name), 3).getpixel((0, 0)) == (255, 0, 0)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientation_is_applied(self, tmp_path: Path, orientation: int) -> None:
+        upright = np.arange(12, dtype=np.uint8).reshape(3, 4)
+        stored = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.T,
+            6: np.rot90(upright),
+            7: upright[::-1, ::-1].T,
+            8: np.rot90(upright, 3),
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.fromarray(np.ascontiguousarray(stored))
+        image.save(tmp_path / "a.png", exif=exif)
+        assert np.array_equal(np.asarray(read_image(tmp_path / "a.png", 1)), upright)
+
+    def test_broken_exif_does_not_spoil_the_pixels(self, tmp_path: Path) -> None:
+        grey(7).save(tmp_path / "a.png", exif=b"garbage")
+        assert read_image(tmp_path / "a.png", 1).getextrema() == (7, 7)
+
+    @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+    def test_16_bits_are_scaled(self, tmp_path: Path, suffix: str) -> None:
+        pixels = np.array([[0, 128, 257, 32768], [40000, 65278, 65535, 1]], np.uint16)
+        path = save(Image.fromarray(pixels), tmp_path / f"a.{suffix}")
+        expected = (pixels / 65535 * 255).round()
+        assert np.array_equal(np.asarray(read_image(path, 1)), expected)
+        assert np.array_equal(np.asarray(read_image(path, 3))[..., 2], expected)
+
+    def test_16_bits_with_white_as_zero_are_inverted(self, tmp_path: Path) -> None:
+        pixels = np.array([[0, 65535, 32768, 257]], np.uint16)
+        path = save(Image.fromarray(pixels), tmp_path / "a.tif")
+        entry = struct.pack("<HHI", 262, 3, 1)  # the tag, its type and count; the value follows
+        path.write_bytes(path.read_bytes().replace(entry + b"\1", entry + b"\0"))
+        assert np.asarray(read_image(path, 1)).tolist() == [[255, 0, 127, 254]]
+
+    def test_floats_are_scaled(self, tmp_path: Path) -> None:
+        path = save(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), tmp_path / "a.tif")
+        assert np.asarray(read_image(path, 1)).tolist() == [[0, 128, 255]]
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
+    def test_alpha_shows_white(self, tmp_path: Path, mode: str) -> None:
+        image = grey(100).convert(mode)
+        image.putalpha(Image.fromarray(np.tile(np.array([0, 128, 255, 255], np.uint8), (SIZE, 2))))
+        read = np.asarray(read_image(save(image, tmp_path / "a.png"), 3))
+        assert np.abs(read[0, :3, 0].astype(int) - [255, 177, 100]).max() <= 1
+
+    @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+    def test_transparent_value_shows_white(self, tmp_path: Path, mode: str) -> None:
+        image = Image.new(mode, (SIZE, SIZE), 0)
+        image.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+        assert read_image(tmp_path / "a.png", 1).getextrema() == (255, 255)
+
+    def test_transparent_16_bit_value_shows_white(self, tmp_path: Path) -> None:
+        image = Image.fromarray(np.array([[300, 20000]], np.uint16))
+        image.save(tmp_path / "a.png", transparency=300)
+        assert np.asarray(read_image(tmp_path / "a.png", 1)).tolist() == [[255, 78]]
+
+
+class TestListing:
+    def test_hidden_and_other_files_are_skipped(self, tmp_path: Path) -> None:
+        names = ["b.JPG", "a b.png", "日本/é.webp", ".x.png", "._mac.jpg", "a.txt", "c.Tiff"]
+        for name in [*names, ".ipynb_checkpoints/d.png"]:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        found = [str(Path(path).relative_to(tmp_path)) for path in images.list_images(tmp_path)]
+        assert found == ["a b.png", "b.JPG", "c.Tiff", str(Path("日本/é.webp"))]
+        assert images.list_folders(tmp_path) == ["日本"]
+
+    def test_links_are_followed_but_not_in_circles(self, tmp_path: Path) -> None:
+        save(grey(1), tmp_path / "elsewhere" / "a.png")
+        root = tmp_path / "root"
+        root.mkdir()
+        (root / "cat").symlink_to(tmp_path / "elsewhere")
+        assert images.list_images(root) == [str(root / "cat" / "a.png")]
+        (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match="loop: this link leads back up"):
+            images.list_images(root)
+
+    def test_broken_link_to_a_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "cat").symlink_to(tmp_path / "gone")
+        with pytest.raises(UserError, match="cat: broken link"):
+            images.list_folders(tmp_path)
+
+    def test_missing_folder_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="gone: No such file or directory"):
+            images.list_images(tmp_path / "gone")
+
+
+class TestBuildDatasets:
+    def test_samples_have_their_labels(self, tree: Path) -> None:
+        training_set, test_set = data.build_datasets(parse("--channels=1", path=tree))
+        assert training_set.classes == test_set.classes == ["cat", "dog"]
+        assert (len(training_set), len(test_set)) == (8, 4)
+        pixels = [(int(image[0, 4, 4]), label) for image, label in everything(training_set)]
+        assert pixels == [(0, 0), (1, 0), (2, 0), (3, 0), (100, 1), (101, 1), (102, 1), (103, 1)]
+
+    def test_index_past_the_end_is_an_error(self, tree: Path) -> None:
+        training_set, _ = data.build_datasets(parse("--skip_bad=1", path=tree))
+        with pytest.raises(IndexError):
+            training_set[8]
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_pixels_are_resized_uint8(self, tree: Path, channels: int) -> None:
+        options = parse(f"--channels={channels}", path=tree, size=20)
+        for split in data.build_datasets(options):
+            image, label = split[0]
+            assert type(image) is torch.Tensor
+            assert (image.dtype, image.shape) == (torch.uint8, (channels, 20, 20))
+            assert image.is_contiguous()
+            assert type(label) is int
+
+    def test_class_missing_in_test_keeps_the_labels(
+        self, tree: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tree / "test" / "cat").rename(tree / "cat")
+        _, test_set = data.build_datasets(parse(path=tree))
+        assert {label for _, label in everything(test_set)} == {1}
+        assert capsys.readouterr().err == f"{tree / 'test'}: no images of cat; not tested\n"
+
+    def test_unknown_class_in_test_is_refused(self, tree: Path) -> None:
+        (tree / "test" / "bird").mkdir()
+        with pytest.raises(UserError, match="bird: no such class in training; rename or remove"):
+            data.build_datasets(parse(path=tree))
+
+    def test_classes_must_be_the_checkpoints(self, tree: Path) -> None:
+        options = parse(path=tree)
+        assert data.build_datasets(options, ["cat", "dog"])[0].classes == ["cat", "dog"]
+        with pytest.raises(UserError, match="classes: lacking bird, fox, surplus dog"):
+            data.build_datasets(options, ["bird", "cat", "fox"])
+        with pytest.raises(UserError, match="classes: another order"):
+            data.build_datasets(options, ["dog", "cat"])
+
+    def test_test_set_needs_no_training_set(self, tree: Path) -> None:
+        (tree / "train").rename(tree / "elsewhere")
+        test_set = data.build_test_set(parse(path=tree), ["ant", "cat", "dog"])
+        assert [label for _, label in test_set.samples] == [1, 1, 2, 2]
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_missing_folder(self, tree: Path, split: str) -> None:
+        (tree / split).rename(tree / "elsewhere")
+        with pytest.raises(UserError, match=rf"{split}: no such .*prepare_data\.py.*path_to_data"):
+            data.build_datasets(parse(path=tree))
+
+    def test_no_class_folders(self, tmp_path: Path) -> None:
+        save(grey(1), tmp_path / "train" / "a.png")
+        (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+        with pytest.raises(UserError, match="train: no class folders; images belong in two"):
+            data.build_datasets(parse(path=tmp_path))
+
+    def test_one_class(self, tmp_path: Path) -> None:
+        save(grey(1), tmp_path / "train" / "cat" / "a.png")
+        with pytest.raises(UserError, match="train: one class folder only, cat; images belong"):
+            data.build_datasets(parse(path=tmp_path))
+
+    def test_empty_class(self, tree: Path) -> None:
+        (tree / "train" / "bird").mkdir()
+        (tree / "train" / "bird" / "._mac.png").touch()
+        with pytest.raises(UserError, match="bird: no images; add some, or remove the folder"):
+            data.build_datasets(parse(path=tree))
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_no_images_at_all(self, tree: Path, split: str) -> None:
+        for path in (tree / split).glob("*/*.png"):
+            path.unlink()
+        with pytest.raises(UserError, match=f"{split}: no images; they belong in .*<class>"):
+            data.build_datasets(parse(path=tree))
+
+    @pytest.mark.parametrize("flag", ["--skip_bad=-1", "--crop_padding=-1", "--crop_padding=9"])
+    def test_number_out_of_range(self, tree: Path, flag: str) -> None:
+        with pytest.raises(UserError, match=f"{flag.replace('=', ' ')}: give 0"):
+            data.build_datasets(parse(flag, path=tree))
+
+    def test_names_in_any_script(self, tmp_path: Path) -> None:
+        for split in ("train", "test"):
+            for name in ("größe 2", "狐 fox"):
+                save(grey(9), tmp_path / split / name / "Ünder the moon 月.png")
+        training_set, _ = data.build_datasets(parse(path=tmp_path))
+        assert training_set.classes == ["größe 2", "狐 fox"]
+        assert [label for _, label in everything(training_set)] == [0, 1]
+
+
+class TestTransform:
+    def image(self) -> Image.Image:
+        noise = np.random.default_rng(1).integers(1, 256, (12, 9, 3), dtype=np.uint8)
+        return Image.fromarray(noise)
+
+    def test_same_as_torchvisions_pipeline(self) -> None:
+        reference = v2.Compose([v2.Resize((SIZE, SIZE), antialias=True), v2.PILToTensor()])
+        assert torch.equal(data.Transform(SIZE)(self.image()), reference(self.image()))
+
+    def test_crops_and_flips_cover_their_range(self) -> None:
+        upright = data.Transform(SIZE)(self.image())
+        padded = v2.functional.pad(upright, [1])
+        expected = set()
+        for view in (padded, padded.flip(-1)):
+            for top in range(3):
+                for left in range(3):
+                    crop = view[:, top : top + SIZE, left : left + SIZE]
+                    expected.add(crop.numpy().tobytes())
+        torch.manual_seed(0)
+        transform = data.Transform(SIZE, padding=1, flip=True)
+        drawn = [transform(self.image()).numpy().tobytes() for _ in range(300)]
+        assert set(drawn) == expected
+        assert all(5 < drawn.count(each) < 40 for each in expected)  # of 300, 17 expected
+
+    def test_draws_follow_torchs_seed(self) -> None:
+        transform = data.Transform(SIZE, padding=2, flip=True)
+        torch.manual_seed(3)
+        first = [transform(self.image()) for _ in range(10)]
+        torch.manual_seed(3)
+        assert all(torch.equal(image, transform(self.image())) for image in first)
+        assert len({image.numpy().tobytes() for image in first}) > 5
+
+    def test_flags_reach_the_training_set_alone(self, tree: Path) -> None:
+        options = parse("--flip", "--crop_padding=3", path=tree)
+        training_set, test_set = data.build_datasets(options)
+        assert vars(training_set.transform) == {"size": SIZE, "padding": 3, "flip": True}
+        assert vars(test_set.transform) == {"size": SIZE, "padding": 0, "flip": False}
+        assert parse().flip is False
+
+
+def spoil(tree: Path, *names: str) -> None:
+    for name in names:
+        (tree / "train" / name).write_text("no image")
+
+
+class TestBadFiles:
+    def test_path_and_advice_are_in_the_error(self, tree: Path) -> None:
+        spoil(tree, "cat/1.png")
+        training_set, _ = data.build_datasets(parse(path=tree))
+        for _ in range(2):  # the second time too
+            with pytest.raises(BadImageError, match=r"1\.png: not an image.*--check_data lists"):
+                training_set[1]
+
+    def test_neighbor_replaces_and_is_logged_once(
+        self, tree: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        spoil(tree, "cat/3.png", "dog/0.png", "dog/3.png")
+        options = parse("--skip_bad=3", "--channels=1", "--crop_padding=0", path=tree)
+        training_set, _ = data.build_datasets(options)
+        for _ in range(2):
+            samples = [
+                (int(training_set[index][0][0, 0, 0]), training_set[index][1])
+                for index in (3, 4, 7)
+            ]
+            assert samples == [(101, 1), (101, 1), (0, 0)]
+        log = capsys.readouterr().err.splitlines()
+        assert [line.split(": ")[0] for line in log] == [
+            str(tree / "train" / name) for name in ("cat/3.png", "dog/0.png", "dog/3.png")
+        ]
+        assert log[2].endswith("replaced, bad file 3 of 3")
+
+    def test_one_more_than_allowed_stops(self, tree: Path) -> None:
+        spoil(tree, "cat/0.png", "cat/2.png", "dog/0.png")
+        training_set, _ = data.build_datasets(parse("--skip_bad=2", path=tree))
+        training_set[0], training_set[2]
+        with pytest.raises(UserError, match=r"dog/0\.png: .*bad file 3, --skip_bad is 2"):
+            training_set[4]
+
+    def test_nothing_good_is_left(self, tree: Path) -> None:
+        spoil(tree, *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(4)))
+        training_set, _ = data.build_datasets(parse("--skip_bad=99", path=tree))
+        with pytest.raises(BadImageError, match="no good image is left"):
+            training_set[0]
+
+    @pytest.mark.parametrize(("method", "workers"), [("spawn", 1), (None, 2)])
+    def test_workers_count_together(self, tree: Path, method: str | None, workers: int) -> None:
+        spoil(tree, "cat/0.png", "dog/0.png", "dog/3.png")
+        options = parse("--skip_bad=2", path=tree)
+        training_set, _ = data.build_datasets(options)
+        loader = DataLoader(
+            training_set,
+            sampler=[0, 1, 4, 5],
+            batch_size=2,
+            num_workers=workers,
+            multiprocessing_context=method,
+        )
+        assert torch.cat([label for _, label in loader]).tolist() == [0, 0, 1, 1]
+        with pytest.raises(UserError, match="bad file 3, --skip_bad is 2"):
+            training_set[7]
+
+    def test_pickled_by_value(self, tree: Path) -> None:
+        training_set, _ = data.build_datasets(parse("--crop_padding=0", path=tree))
+        copy = pickle.loads(pickle.dumps(training_set))
+        assert torch.equal(copy[5][0], training_set[5][0])
+        assert pickle.loads(pickle.dumps(BadImageError("a.png: bad"))).args == ("a.png: bad",)
+
+
+class TestCheckData:
+    def test_every_bad_file_is_listed(self, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name, (write, _) in BAD_FILES.items():
+            if name not in ("gone.png", "folder.png"):
+                write(tree / "train" / "cat" / name)
+        with pytest.raises(UserError, match=r"7 of 19 images are bad, listed above; mend or"):
+            data.check_data(parse(path=tree))
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 7
+        for name, (_, reason) in BAD_FILES.items():
+            path = tree / "train" / "cat" / name
+            assert any(line.startswith(f"{path}: {reason}") for line in lines) == os.path.lexists(
+                path
+            )
+
+    def test_good_files_are_counted(self, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        data.check_data(parse(path=tree))
+        assert capsys.readouterr().out == "12 files in order\n"
+
+
+class TestReadInputs:
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_files_and_folders(self, tree: Path, channels: int) -> None:
+        odd = save(grey(5), tree / "odd.png").rename(tree / "odd")
+        options = parse(f"--channels={channels}", "--flip", path=tree, size=5)
+        inputs = list(data.read_inputs([str(odd), str(tree / "test")], options))
+        names = [path.relative_to(tree).as_posix() for path, _ in inputs]
+        folder = ["test/cat/0.png", "test/cat/1.png", "test/dog/0.png", "test/dog/1.png"]
+        assert names == ["odd", *folder]
+        assert [int(image[0, 0, 0]) for _, image in inputs] == [5, 0, 1, 100, 101]
+        assert all(image.shape == (channels, 5, 5) for _, image in inputs)
+        assert all(image.dtype == torch.uint8 for _, image in inputs)
+
+    def test_no_paths_no_images(self) -> None:
+        assert list(data.read_inputs([], parse())) == []
+
+    def test_missing_path_is_refused_at_once(self, tree: Path) -> None:
+        with pytest.raises(UserError, match="gone: no such file or folder"):
+            data.read_inputs([str(tree), str(tree / "gone")], parse())
+
+    def test_folder_without_images_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no images in this folder, nor in those below it"):
+            data.read_inputs([str(tmp_path)], parse())
+
+    def test_bad_file_is_named(self, tree: Path) -> None:
+        spoil(tree, "cat/1.png")
+        with pytest.raises(BadImageError, match=r"1\.png: not an image"):
+            list(data.read_inputs([str(tree)], parse()))

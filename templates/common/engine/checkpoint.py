@@ -1,0 +1,154 @@
+"""Checkpoints that a kill cannot tear: written aside, flushed to disk, then renamed into place.
+
+A checkpoint is a plain `torch.save` file, so `torch.load(path, weights_only=True)` reads it. The
+zip archive that it is ends in a comment, which holds the digest of every byte before: a torn or
+altered file is told from a good one without unpickling anything.
+"""
+
+import hashlib
+import os
+import pickle
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from engine.exits import UserError
+
+_DIGEST_LENGTH = 64  # SHA-256 in hexadecimal digits
+_MARK = b"sha256:"
+_SEAL = (len(_MARK) + _DIGEST_LENGTH).to_bytes(
+    2, "little"
+) + _MARK  # the comment's length, its mark
+
+
+class Checkpoints:
+    """The folder of a run's checkpoints: `step_*.pt`, `last.pt` and `best.pt`.
+
+    Args:
+        folder: made if it is missing.
+        keep: number of `step_*.pt` files that stay, the newest.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.tmp"):  # of a save that was killed
+            leftover.unlink()
+
+    def save(self, state: dict[str, Any], is_best: bool = False) -> None:
+        """Writes the state as `step_<n_iter>.pt`, names it last (and best), removes the oldest."""
+        path = self.folder / f"step_{state['n_iter']:08d}.pt"
+        write_checkpoint(state, path)
+        for name in ["last.pt", "best.pt"] if is_best else ["last.pt"]:
+            _name_also(path, self.folder / name)
+        for old in self._steps()[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def newest(self) -> dict[str, Any] | None:
+        """Returns the newest good checkpoint, naming on stderr those passed over; None if none."""
+        for path in [*reversed(self._steps()), self.folder / "last.pt"]:
+            try:
+                return read_checkpoint(path)
+            except FileNotFoundError:
+                continue
+            except UserError as error:
+                print(f"{error}: passed over", file=sys.stderr)
+        return None
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*.pt"))
+
+
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Writes the state under `path`, where there is the old file or the whole new one, never less.
+
+    Args:
+        state: plain types and tensors, which `torch.load(..., weights_only=True)` reads.
+        path: the temporary file lies beside it, since a rename across disks would be a copy.
+    """
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w+b") as file:
+        torch.save(state, file)
+        # The last two bytes of a zip archive without a comment are the comment's length.
+        file.seek(-2, os.SEEK_END)
+        file.write(_SEAL)
+        file.write(_digest(file, file.tell()))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Returns the state that `write_checkpoint` wrote, on the CPU, once its digest is checked.
+
+    Raises:
+        UserError: the file is torn, altered or no checkpoint of ours.
+        FileNotFoundError: there is no such file.
+    """
+    with Path(path).open("rb") as file:
+        length = file.seek(0, os.SEEK_END) - _DIGEST_LENGTH
+        file.seek(max(0, length - len(_SEAL)))
+        if file.read(len(_SEAL)) != _SEAL:
+            raise UserError(f"{path} is torn, or no checkpoint of this project")
+        if _digest(file, length) != file.read():
+            raise UserError(f"{path} is damaged: its digest does not match its bytes")
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise UserError(f"{path} has compressed entries, which a checkpoint never has")
+        try:  # weights_only: a checkpoint from elsewhere must not be able to run code
+            file.seek(0)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UserError(f"{path} holds more than plain types and tensors: refused") from error
+    return state
+
+
+def require_checkpoint(path: str) -> dict[str, Any]:
+    """Returns the checkpoint that a flag names.
+
+    Raises:
+        UserError: there is no such file, or it is not good.
+    """
+    try:
+        return read_checkpoint(path)
+    except OSError as error:
+        raise UserError(f"--path_to_checkpoint {path}: {error.strerror}") from error
+
+
+def _digest(file: BinaryIO, length: int) -> bytes:
+    """Returns the hexadecimal digest of the file's first `length` bytes, and stands behind them."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while length:
+        chunk = file.read(min(length, 2**20))
+        digest.update(chunk)
+        length -= len(chunk)
+    return digest.hexdigest().encode()
+
+
+def _name_also(path: Path, name: Path) -> None:
+    """Gives the file a second name, which keeps its content when the first one is removed."""
+    temporary = name.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(path)
+    except OSError:  # not every file system has hard links
+        shutil.copyfile(path, temporary)
+    temporary.replace(name)
+    _sync_folder(name.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flushes the folder itself, so that a rename outlives a power cut; not a thing on Windows."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,69 @@
+"""The loaders: a training set in a resumable shuffle, a test set in its order."""
+
+import argparse
+import os
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from engine.exits import UserError
+from engine.reproducibility import ResumableBatchSampler, SeededDataset
+from engine.stopping import ignore_signals
+
+
+def default_workers() -> int:
+    """Returns one worker per CPU this process may use, less the one that trains; at most 4."""
+    # The affinity sees a job's share of the machine, where the CPU count sees the whole of it.
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(4, cpus - 1)
+
+
+class TrainingLoader(DataLoader[Any]):
+    """Shuffled batches, the same whatever the number of workers, from any place in any epoch.
+
+    Args:
+        dataset: gives a sample for an index.
+        options: gives batch_size, accumulate, num_workers and seed.
+
+    Raises:
+        UserError: the set has fewer samples than one step takes.
+    """
+
+    def __init__(self, dataset: Dataset[Any], options: argparse.Namespace) -> None:
+        size = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ to map-style sets
+        sampler = ResumableBatchSampler(size, options.batch_size, options.seed, options.accumulate)
+        if not len(sampler):
+            raise UserError(
+                f"--batch_size {options.batch_size} x --accumulate {options.accumulate} is more "
+                f"than the {size} training samples in {options.path_to_data}: lower one of them"
+            )
+        super().__init__(
+            SeededDataset(dataset, options.seed),
+            batch_sampler=sampler,
+            # Workers live through all epochs: each sample is seeded, so they carry nothing over.
+            persistent_workers=options.num_workers > 0,
+            **_common(options),
+        )
+        self.set_position = sampler.set_position
+
+
+def test_loader(dataset: Dataset[Any], options: argparse.Namespace) -> DataLoader[Any]:
+    """Returns every sample once, in order; the last batch may be smaller."""
+    return DataLoader(dataset, batch_size=options.batch_size, **_common(options))
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the flags that were given, which take the place of the training's."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return {"num_workers": default_workers()} | given
+
+
+def _common(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "num_workers": options.num_workers,
+        "worker_init_fn": ignore_signals,
+        # Without a generator of its own, a loader draws from the global one at every epoch.
+        "generator": torch.Generator().manual_seed(options.seed),
+    }

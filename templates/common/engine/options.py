@@ -1,0 +1,219 @@
+"""The flags every training takes; the model's own stand in its file, the data's in data.py.
+
+Nothing here imports torch, so `--help` answers at once.
+"""
+
+import __future__
+
+import argparse
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engine.exits import WRONG_USE
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each default, but for flags whose default is 'none given'."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that refuses in one line and takes no abbreviated flags."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one line, without the usage of thirty flags before it, and exits with status 2."""
+        self.exit(WRONG_USE, f"{self.prog}: {message} (see --help)\n")
+
+
+def number(
+    kind: Callable[[str], Any], low: float, high: float = float("inf")
+) -> Callable[[str], Any]:
+    """Returns an argparse type: a number of the given kind from `low` to `high`."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not low <= value <= high:
+            limits = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names the type in "invalid int value"
+    return parse
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `train.py` takes for every model."""
+    _add_run_arguments(parser.add_argument_group("the run and its folder"))
+    _add_data_arguments(parser.add_argument_group("data"))
+    _add_optimization_arguments(parser.add_argument_group("optimization"))
+    _add_device_arguments(parser.add_argument_group("device and speed"))
+    _add_record_arguments(parser.add_argument_group("record and checkpoints"))
+
+
+def _add_run_arguments(group: Any) -> None:
+    group.add_argument("--run_dir", help="folder of the run (default: runs/<model>-<time>)")
+    group.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="continue the run in --run_dir at its newest good checkpoint; start it if none",
+    )
+    group.add_argument(
+        "--path_to_checkpoint", help="start from these weights, at epoch 0 (fine-tuning)"
+    )
+    group.add_argument(
+        "--epochs", type=number(int, 1), default=10, help="passes over the training set"
+    )
+    group.add_argument(
+        "--max_steps", type=number(int, 0), default=0, help="stop after so many steps; 0: no limit"
+    )
+    group.add_argument(
+        "--seed", type=number(int, 0), default=0, help="of every random draw of the run"
+    )
+
+
+def _add_data_arguments(group: Any) -> None:
+    group.add_argument("--path_to_data", default="data", help="folder that holds train/ and test/")
+    group.add_argument("--img_size", type=number(int, 1), default=32, help="side, in pixels")
+    group.add_argument("--batch_size", type=number(int, 1), default=64, help="samples per batch")
+    group.add_argument(
+        "--num_workers",
+        type=number(int, 0),
+        help="processes that load data (default: one per spare CPU, at most 4)",
+    )
+    group.add_argument(
+        "--prefetch",
+        type=number(int, 0),
+        default=2,
+        help="batches a background thread keeps ready; 0: no thread",
+    )
+
+
+def _add_optimization_arguments(group: Any) -> None:
+    group.add_argument(
+        "--lr", type=number(float, 0), default=1e-3, help="learning rate after warm-up"
+    )
+    group.add_argument(
+        "--lr_schedule",
+        choices=["constant", "cosine", "linear"],
+        default="cosine",
+        help="how the learning rate goes from --lr towards 0 over the run",
+    )
+    group.add_argument(
+        "--warmup",
+        type=number(int, 0),
+        default=0,
+        help="steps over which the learning rate rises to --lr",
+    )
+    group.add_argument(
+        "--accumulate",
+        type=number(int, 1),
+        default=1,
+        help="batches whose gradients make one step (virtual batch)",
+    )
+    group.add_argument(
+        "--clip_grad",
+        type=number(float, 0),
+        default=0.0,
+        help="largest norm of each optimizer's gradient; 0: off",
+    )
+    group.add_argument(
+        "--ema",
+        type=number(float, 0, 1),
+        default=0.0,
+        help="decay of the weights' moving average, used for tests, such as 0.999; 0: off",
+    )
+
+
+def _add_device_arguments(group: Any) -> None:
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
+    group.add_argument(
+        "--parallel",
+        choices=["super", "none"],
+        default="super",
+        help="several GPUs: the whole model in nn.DataParallel, or only the first GPU",
+    )
+    group.add_argument(
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="mixed precision: bfloat16 where the device has it, else float16 with loss scaling",
+    )
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="compile the model with torch.compile",
+    )
+    group.add_argument(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="refuse algorithms whose result may differ from run to run (slower on GPUs)",
+    )
+
+
+def _add_record_arguments(group: Any) -> None:
+    group.add_argument(
+        "--log_every", type=number(int, 1), default=20, help="steps between two scalars"
+    )
+    group.add_argument(
+        "--picture_every", type=number(int, 0), default=200, help="steps between pictures; 0: none"
+    )
+    group.add_argument(
+        "--test_every", type=number(int, 1), default=1, help="epochs between two test passes"
+    )
+    group.add_argument(
+        "--save_every",
+        type=number(int, 0),
+        default=500,
+        help="steps between checkpoints within an epoch; 0: only at its end",
+    )
+    group.add_argument(
+        "--keep", type=number(int, 1), default=3, help="newest checkpoints to keep beside best.pt"
+    )
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the scripts that read a checkpoint."""
+    parser.add_argument("--path_to_checkpoint", required=True, help="such as runs/.../best.pt")
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="samples per batch")
+    parser.add_argument("--num_workers", type=number(int, 0), help="processes that load data")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
+
+
+def add_arguments_of(filename: str, parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the project's own file, without importing it, and torch with it.
+
+    The body of the file's `add_arguments(parser)` is lifted from the source and run alone, so it
+    may use `parser`, `argparse` and builtins, and nothing else of its file.
+    """
+    path = PROJECT / filename
+    namespace: dict[str, Any] = {"argparse": argparse}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == "add_arguments":
+            node.decorator_list = []
+            lifted = ast.Module(body=[node], type_ignores=[])
+            flags = __future__.annotations.compiler_flag  # so that annotations stay unread
+            exec(compile(lifted, str(path), "exec", flags), namespace)
+            namespace["add_arguments"](parser.add_argument_group(filename.removesuffix(".py")))
+
+
+def save_config(options: argparse.Namespace, path: Path) -> None:
+    """Writes the options, one `flag: value` a line, with the command that gave them."""
+    lines = [f"{name}: {value}" for name, value in sorted(vars(options).items())]
+    path.write_text("\n".join([f"# {' '.join(sys.argv)}", *lines, ""]), encoding="utf-8")

@@ -1,0 +1,110 @@
+"""`BackgroundGenerator`, made safe: batches are prepared ahead while the model computes."""
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import torch
+from prefetch_generator import BackgroundGenerator
+from torch import Tensor
+
+
+class BackgroundBatches:
+    """Batches on the device, kept ready by a background thread; leave it and the thread is gone.
+
+    `with BackgroundBatches(loader, device, 2) as batches:` and iterate. A bare
+    `BackgroundGenerator` has no length, swallows interrupts in its source, and when a loop ends
+    early it leaves a thread inside torch, which can abort the interpreter at exit.
+
+    On CUDA the thread also pins each batch and copies it on a stream of its own, so that the copy
+    overlaps the computation.
+
+    Args:
+        loader: sized iterable of batches (tensors in tuples, lists and dicts).
+        device: where the batches go.
+        ahead: batches to keep ready. The thread is left out if this is 0, and for a loader without
+            workers, whose samples the thread would draw, racing the model for random numbers.
+    """
+
+    def __init__(self, loader: Any, device: torch.device, ahead: int) -> None:
+        self.loader = loader
+        self.device = device
+        self.ahead = ahead if getattr(loader, "num_workers", 0) else 0
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._background: BackgroundGenerator | None = None
+        self._leaving = False
+
+    def __enter__(self) -> "BackgroundBatches":
+        # The workers start here, in the main thread, where torch can watch over them.
+        source = self._moved(iter(self.loader))
+        if self.ahead:
+            source = self._background = BackgroundGenerator(source, max_prefetch=self.ahead)
+        self._source = source
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leaving = True
+        while self._background is not None and self._background.is_alive():
+            while not self._background.queue.empty():  # the thread may wait for room in the queue
+                self._background.queue.get_nowait()
+            self._background.join(timeout=0.01)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch, copied in self._source:
+            if copied is not None:
+                self._receive(batch, copied)
+            yield batch
+
+    def _moved(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yields each batch on the device, and the CUDA event that says its copy is done."""
+        try:
+            while not self._leaving:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                yield self._move(batch)
+        except (KeyboardInterrupt, SystemExit) as error:
+            # BackgroundGenerator would take these for the end of the epoch.
+            raise RuntimeError(f"the loader was ended by {error!r}") from error
+
+    def _move(self, batch: Any) -> tuple[Any, Any]:
+        if self._stream is None:
+            return to_device(batch, self.device), None
+        with torch.cuda.stream(self._stream):
+            batch = map_tensors(
+                lambda tensor: tensor.pin_memory().to(self.device, non_blocking=True), batch
+            )
+            return batch, self._stream.record_event()
+
+    def _receive(self, batch: Any, copied: torch.cuda.Event) -> None:
+        """Has the computing stream wait for the copy, and the allocator know who uses it."""
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_event(copied)
+        map_tensors(lambda tensor: tensor.record_stream(computing), batch)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Returns the batch with every tensor on the device."""
+    if device.type == "cpu":
+        return batch
+    return map_tensors(lambda tensor: tensor.to(device), batch)
+
+
+def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
+    """Returns the batch with `function` applied to each tensor in its tuples and dicts."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, dict):
+        return {key: map_tensors(function, value) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return tuple(map_tensors(function, value) for value in batch)
+    return batch

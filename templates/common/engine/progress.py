@@ -1,0 +1,123 @@
+"""What the person at the terminal sees: the bar, and how much of the time went into computing."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from engine.loading import default_workers
+
+STARVED = 0.2  # share of the time spent waiting for data above which there is an advice to give
+FORMATS = {"efficiency": "{:.0%}", "images/s": "{:.0f}", "lr": "{:.1e}"}
+_END = object()
+
+
+class EfficiencyMeter:
+    """Measures compute efficiency: the share of the time that was not spent waiting for data.
+
+    On the CPU the wait is the time inside `next(batches)`. On CUDA the host runs ahead of the
+    device, so its waits say little: there two events a step bracket the device's idle time, from
+    the end of one step to the start of the next. They are read a window later, when the device has
+    long passed them, so that the measurement never holds the device up.
+
+    Args:
+        device: where the steps are computed.
+        clock: returns seconds; a test puts its own in its place.
+    """
+
+    def __init__(
+        self, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._clock = clock
+        self._idle = _CudaIdle(device) if device.type == "cuda" else None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._waited = self._total = 0.0
+        self._steps = 0
+
+    def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yields the batches and times each but the first, in which workers start."""
+        iterator = iter(batches)
+        started, first = self._clock(), True
+        while (batch := next(iterator, _END)) is not _END:
+            ready = self._clock()
+            if self._idle:
+                self._idle.step_starts(first)
+            yield batch
+            done = self._clock()
+            if self._idle:
+                self._idle.step_ends()
+            if not first:
+                self._waited += ready - started
+                self._total += done - started
+                self._steps += 1
+            started, first = done, False
+
+    def window(self, batch_size: int) -> dict[str, float]:
+        """Returns `efficiency`, in [0, 1], and `images/s` since the last call, as far as known.
+
+        On CUDA the efficiency is that of the window before.
+        """
+        waited, total, steps = self._waited, self._total, self._steps
+        self._restart()
+        if not total:
+            return {}
+        share = self._idle.share(total) if self._idle else waited / total
+        speed = {"images/s": steps * batch_size / total}
+        return speed if share is None else {"efficiency": 1 - share} | speed
+
+
+class _CudaIdle:
+    """The device's idle time between steps, by pairs of events."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.current_stream(device)
+        self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._last: tuple[list[tuple[torch.cuda.Event, torch.cuda.Event]], float] | None = None
+        self._end = self._mark()
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(self._stream)
+        return event
+
+    def step_starts(self, first: bool) -> None:
+        if not first:
+            self._pairs.append((self._end, self._mark()))
+
+    def step_ends(self) -> None:
+        self._end = self._mark()
+
+    def share(self, total: float) -> float | None:
+        """Takes the window's seconds; returns idle time over total of the window before."""
+        ready, self._last = self._last, (self._pairs, total)
+        self._pairs = []
+        if ready is None or not all(start.query() for _, start in ready[0]):
+            return None
+        milliseconds: float = sum(end.elapsed_time(start) for end, start in ready[0])
+        return min(1.0, milliseconds / 1000 / ready[1])
+
+
+def show(bar: "tqdm[Any]", n_iter: int, numbers: Mapping[str, float]) -> None:
+    """Puts the numbers behind the bar; where no terminal shows one, prints them as a line."""
+    texts = {name: FORMATS.get(name, "{:.4g}").format(value) for name, value in numbers.items()}
+    if bar.disable:
+        print(f"{bar.desc} step {n_iter}:", *(f"{name} {text}" for name, text in texts.items()))
+        sys.stdout.flush()  # a job's log is read while it runs
+    else:
+        bar.set_postfix(texts, refresh=False)  # drawn with the bar's next redraw
+
+
+def advice(speed: Mapping[str, float], num_workers: int) -> str | None:
+    """Returns one line that names the flag to change when data is the bottleneck, else None."""
+    wait = 1 - speed.get("efficiency", 1.0)
+    if wait <= STARVED:
+        return None
+    line = f"{wait:.0%} of the time went into waiting for data: "
+    if num_workers < default_workers():
+        return f"{line}try --num_workers {default_workers()} (now {num_workers})"
+    return f"{line}store the images smaller, near --img_size, or raise --num_workers"

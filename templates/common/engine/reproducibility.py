@@ -1,0 +1,133 @@
+"""Every random draw is a function of the seed and of a place in the run, never of what came before.
+
+A sample's draws follow from (seed, epoch, index), a step's from (seed, epoch, batch). So neither
+the number of workers nor the place where a run was cut and resumed can change a result.
+"""
+
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+_MASK = 2**64 - 1
+_ORDERS, _SAMPLES, _STEPS = range(3)  # so that sample 5 and step 5 draw different numbers
+
+SampleKey = tuple[int, int]  # (epoch, index of the sample)
+
+
+def derive_seed(*parts: int) -> int:
+    """Mixes integers into one seed in [0, 2**63) by SplitMix64's finalizer.
+
+    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
+    """
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def seed_all(*parts: int) -> None:
+    """Seeds Python, NumPy, and torch on every device from the mix of the given integers."""
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` also looks at every backend
+    if torch.cuda.is_initialized():
+        # Replicas of one model draw different dropout masks: each device has a seed of its own.
+        for device, generator in enumerate(torch.cuda.default_generators):
+            generator.manual_seed(derive_seed(seed, device))
+
+
+def seed_step(seed: int, epoch: int, batch: int) -> None:
+    """Seeds what the model draws in one batch: dropout, noise."""
+    seed_all(seed, _STEPS, epoch, batch)
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Has cuDNN pick its fastest algorithms, or, if asked, torch refuse what may differ."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:  # read by cuBLAS when CUDA starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def get_rng_state() -> dict[str, Any]:
+    """Returns the states of all generators as plain types and tensors."""
+    numpy = dict(np.random.get_state(legacy=False))
+    numpy["state"] = {"key": torch.from_numpy(numpy["state"]["key"]), "pos": numpy["state"]["pos"]}
+    return {
+        "python": random.getstate(),
+        "numpy": numpy,
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restores what `get_rng_state` returned."""
+    random.setstate(state["python"])
+    numpy = state["numpy"]["state"]
+    np.random.set_state(state["numpy"] | {"state": numpy | {"key": numpy["key"].numpy()}})
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class SeededDataset(Dataset[Any]):
+    """A data set whose every sample is drawn under the seed of (seed, epoch, index)."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, key: SampleKey) -> Any:
+        seed_all(self.seed, _SAMPLES, *key)
+        return self.dataset[key[1]]
+
+
+class ResumableBatchSampler(Sampler[list[SampleKey]]):
+    """Shuffled batches of (epoch, index); starts at any batch without reading those before it.
+
+    Args:
+        size: number of samples in the data set.
+        batch_size: samples per batch.
+        seed: of the shuffle; each epoch's order follows from (seed, epoch).
+        accumulate: batches that make one step. Samples that fill no whole step are left out of
+            the epoch; the shuffle leaves out others in the next.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, accumulate: int = 1) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.batches = size // (batch_size * accumulate) * accumulate
+        self.epoch = 0
+        self.start = 0
+
+    def set_position(self, epoch: int, start: int) -> None:
+        """Has the next iteration give epoch `epoch` from batch `start` on."""
+        self.epoch = epoch
+        self.start = start
+
+    def order(self) -> Tensor:
+        """Returns the epoch's order of all samples, shape (size,)."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDERS, self.epoch))
+        return torch.randperm(self.size, generator=generator)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch, order = self.epoch, self.order().tolist()
+        for batch in range(self.start, self.batches):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(epoch, index) for index in chosen]
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, wherever the next iteration starts."""
+        return self.batches

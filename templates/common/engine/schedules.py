@@ -1,0 +1,29 @@
+"""Learning-rate schedules, stepped once per optimizer step."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def build_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total_steps: int) -> LambdaLR:
+    """Returns a scheduler that rises over `warmup` steps, then follows `schedule` to `total_steps`.
+
+    Args:
+        optimizer: its learning rates are what the factor multiplies.
+        schedule: "constant", "cosine" (Loshchilov and Hutter 2017, section 3) or "linear".
+        warmup: steps of linear rise; the first step has lr / (warmup + 1) (Goyal et al. 2017, 2.2).
+        total_steps: steps of the whole run, warm-up included.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        if schedule == "cosine":
+            return (1 + math.cos(math.pi * progress)) / 2
+        if schedule == "linear":
+            return 1 - progress
+        return 1.0
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,45 @@
+"""Signals ask; the loop answers between two steps, when a save is safe."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+from engine.exits import PreemptedError
+
+# The scheduler's warning, Ctrl-C, and Slurm's early warning; Windows lacks the last.
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+]
+
+
+class StopRequest:
+    """Turns the first signal into a request the loop polls; a second one ends the run at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def listen(self) -> None:
+        """Installs the handlers; only the main thread may."""
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = number
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def __bool__(self) -> bool:
+        return bool(self.signal)
+
+    def error(self, run_dir: Path) -> PreemptedError:
+        """Returns the exception that ends the run once everything is saved."""
+        name = signal.Signals(self.signal).name
+        return PreemptedError(f"{name}: saved; continue with --resume --run_dir {run_dir}")
+
+
+def ignore_signals(worker: int) -> None:
+    """Has a loader's worker ignore what is sent to the whole group; the main process ends it."""
+    del worker
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

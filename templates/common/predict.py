@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Runs a checkpoint of ResNetClassifier on your own files, and exports it."""
+
+import argparse
+import sys
+from itertools import islice
+from pathlib import Path
+
+from engine.options import Parser, add_checkpoint_arguments
+
+if __name__ == "__main__":  # flags before torch, whose import takes seconds
+    parser = Parser(description="Runs a checkpoint of ResNetClassifier on files, or exports it.")
+    parser.add_argument("paths", nargs="*", help="files and folders")
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--output_dir", default="predictions", help="for results that are pictures")
+    parser.add_argument("--export", help="write the model as MODEL.pt2 or MODEL.onnx")
+    OPTIONS = parser.parse_args()
+
+import torch
+from torch import Tensor
+from torchvision.utils import save_image
+
+import data
+from engine import exits
+from engine.checkpoint import require_checkpoint
+from engine.distributed import pick_device
+from engine.export import export
+from engine.state import restore_model
+
+from resnetclassifier import ResNetClassifier
+
+
+def main(options: argparse.Namespace) -> None:
+    """Exports the checkpoint if asked, then runs it on every file."""
+    if not options.paths and not options.export:
+        raise exits.UserError("name files or folders to run on, or --export MODEL.pt2")
+    device = pick_device(options.device)
+    checkpoint = require_checkpoint(options.path_to_checkpoint)
+    model = restore_model(ResNetClassifier, checkpoint)
+    if options.export:
+        export(model, Path(options.export))
+    model.to(device)
+    inputs = data.read_inputs(options.paths, argparse.Namespace(**checkpoint["options"]))
+    while chunk := list(islice(inputs, options.batch_size)):
+        results = model.predict(torch.stack([each for _, each in chunk]).to(device))
+        for (path, _), result in zip(chunk, results, strict=True):
+            print(f"{path}: {describe(result, path, Path(options.output_dir))}")
+
+
+def describe(result: dict[str, object], path: Path, folder: Path) -> str:
+    """Returns a result in words; its pictures, (3, H, W) in [0, 1], are written to the folder."""
+    words = []
+    for name, value in result.items():
+        if isinstance(value, Tensor):
+            folder.mkdir(parents=True, exist_ok=True)
+            target = folder / f"{path.stem}_{name}.png"
+            save_image(value, target)
+            words.append(str(target))
+        else:
+            words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(exits.run(main, OPTIONS))

@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""Trains ResNetClassifier: read this file first, from top to bottom.
+
+The order is the guide's: flags and seeds, data, model, optimizers, resume, record, and the loop.
+The script never asks which model it trains. A model computes one loss per optimizer, under that
+optimizer's name; each loss goes backward into its own optimizer's parameters, then all step.
+"""
+
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from engine.options import Parser, add_arguments_of, add_training_arguments
+
+if __name__ == "__main__":  # flags before torch, whose import takes seconds: --help answers at once
+    parser = Parser(description="Trains ResNetClassifier.")
+    add_training_arguments(parser)
+    add_arguments_of("data.py", parser)
+    add_arguments_of("resnetclassifier.py", parser)
+    OPTIONS = parser.parse_args()
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+from tqdm import tqdm
+
+import data
+from engine import exits, loading, progress, reproducibility
+from engine.checkpoint import Checkpoints, require_checkpoint
+from engine.distributed import parallelize, pick_device
+from engine.evaluation import evaluate, improves, numbers
+from engine.prefetch import BackgroundBatches, to_device
+from engine.record import LossWindow, Record
+from engine.state import TrainingState, check_finite, load_fitting
+from engine.stopping import StopRequest
+
+from resnetclassifier import ResNetClassifier
+
+PICTURES = 32  # test samples shown in TensorBoard
+
+
+class Trainer:
+    """One run: what it needs, built in the guide's order, and the loop over it."""
+
+    def __init__(self, options: Namespace) -> None:
+        self.options = options
+        self.stop = StopRequest()
+
+        # 1. Seeds first: the initial weights are drawn under them.
+        reproducibility.set_deterministic(options.deterministic)
+        reproducibility.seed_all(options.seed)
+        self.device = pick_device(options.device)
+
+        # 2. Data: a training and a test set, both with the training set's classes.
+        training_set, self.test_set = data.build_datasets(options)
+        self.classes = training_set.classes
+        self.training_loader = loading.TrainingLoader(training_set, options)
+        self.test_loader = loading.test_loader(self.test_set, options)
+
+        # 3. The model moves to its device; only then come the optimizers of its parameters.
+        self.model = ResNetClassifier(options, self.classes).to(self.device)
+        optimizers = self.model.build_optimizers(options)
+        self.total_steps = options.epochs * len(self.training_loader) // options.accumulate
+        if options.max_steps:
+            self.total_steps = min(self.total_steps, options.max_steps)
+        self.state = TrainingState(self.model, optimizers, self.total_steps, self.device, options)
+        if options.compile:
+            self.model.compile()  # in place, so the keys of its weights stay the same
+        self.parallel_model = parallelize(self.model, self.device, options)
+
+        # 4. Resume: the newest good checkpoint holds every number that decides the next step.
+        self.run_dir = Path(options.run_dir)
+        self.checkpoints = Checkpoints(self.run_dir / "checkpoints", options.keep)
+        self.begin()
+
+        # 5. The record comes last, since its curves go on from the step of the checkpoint.
+        self.record = Record(self.run_dir, options, self.state.n_iter, self.state.position)
+        self.window = LossWindow(options.accumulate, self.state.window)
+        self.meter = progress.EfficiencyMeter(self.device)
+        self.advised = False
+
+    def begin(self) -> None:
+        """Continues the run in the folder, or begins at given weights, or from nothing."""
+        options = self.options
+        checkpoint = self.checkpoints.newest()
+        if checkpoint and not options.resume:
+            raise exits.UserError(f"{self.run_dir} holds a run: add --resume, or change --run_dir")
+        if checkpoint:
+            self.state.load_state_dict(checkpoint)
+            print(f"resumed {self.run_dir} at step {self.state.n_iter}")
+        elif options.path_to_checkpoint:
+            weights = require_checkpoint(options.path_to_checkpoint)["model"]
+            for name in load_fitting(self.model, weights):
+                print(f"{name} is not in {options.path_to_checkpoint}, or of another shape: new")
+        else:
+            print(f"new run in {self.run_dir}")
+
+    def run(self) -> None:
+        """Trains to the last epoch or step; each epoch ends with a test and a checkpoint."""
+        options, state = self.options, self.state
+        self.stop.listen()
+        with self.record:
+            while state.epoch < options.epochs and state.n_iter < self.total_steps:
+                self.train_epoch()
+                is_best = self.test_is_due() and self.test()
+                if state.batch == len(self.training_loader) and not self.stop:
+                    state.epoch, state.batch = state.epoch + 1, 0
+                self.save(is_best)
+                if self.stop:
+                    raise self.stop.error(self.run_dir)
+        print(f"done; look at it with: tensorboard --logdir {self.run_dir.parent}")
+
+    def train_epoch(self) -> None:
+        """Trains from the current batch to the end of the epoch, a limit or a signal."""
+        options, state = self.options, self.state
+        self.training_loader.set_position(state.epoch, state.batch)
+        self.model.train()
+        with BackgroundBatches(self.training_loader, self.device, options.prefetch) as batches:
+            bar = tqdm(
+                self.meter.watch(batches),
+                desc=f"epoch {state.epoch + 1}/{options.epochs}",
+                initial=state.batch,
+                total=len(batches),
+                unit="batch",
+                dynamic_ncols=True,
+                disable=None,  # no bar where no terminal is: a redraw a batch fills a job's log
+            )
+            for batch in bar:
+                # What dropout and noise draw follows from the place in the run, not from the past.
+                reproducibility.seed_step(options.seed, state.epoch, state.batch)
+                self.window.append(self.backward(batch))
+                state.batch += 1
+                if state.batch % options.accumulate:
+                    continue  # the gradients of several batches make one step
+                self.step()
+                self.after_step(bar)
+                if self.stop or state.n_iter == self.total_steps:
+                    break
+
+    def backward(self, batch: Any) -> dict[str, Tensor]:
+        """Adds the batch's gradients, and returns each term's mean, shape (), on the device."""
+        with self.state.autocast():
+            terms = self.parallel_model(batch)
+        means = {name: values.mean() for name, values in terms.items()}
+        left = len(self.state.parameters)
+        for name, parameters in self.state.parameters.items():
+            left -= 1
+            # A loss sends gradients to its own optimizer's parameters alone: `inputs`. The next
+            # loss may go back through the same graph.
+            loss = self.state.scaler.scale(means[name] / self.options.accumulate)
+            loss.backward(inputs=parameters, retain_graph=left > 0)
+        return {name: value.detach() for name, value in means.items()}
+
+    def step(self) -> None:
+        """Steps all optimizers at once: no loss is computed on another's new weights."""
+        state, clip_grad = self.state, self.options.clip_grad
+        for name, optimizer in state.optimizers.items():
+            if clip_grad:
+                state.scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(state.parameters[name], clip_grad)
+            state.scaler.step(optimizer)
+            optimizer.zero_grad()
+        state.scaler.update()
+        for scheduler in state.schedulers.values():
+            scheduler.step()
+        if state.ema:
+            state.ema.update_parameters(self.model)
+        state.n_iter += 1
+
+    def after_step(self, bar: "tqdm[Any]") -> None:
+        """Logs, shows and saves where the step's number says so."""
+        options, n_iter = self.options, self.state.n_iter
+        if n_iter % options.log_every == 0:
+            self.log(bar)
+        if options.picture_every and n_iter % options.picture_every == 0:
+            self.show_pictures()
+        if options.save_every and n_iter % options.save_every == 0:
+            self.save()
+
+    def log(self, bar: "tqdm[Any]") -> None:
+        """Reads the window's terms back from the device, once, and records them."""
+        state = self.state
+        numbers = self.window.means(state.n_iter)
+        numbers["lr"] = next(iter(state.optimizers.values())).param_groups[0]["lr"]
+        self.record.scalars("train", state.n_iter, state.epoch, numbers)
+        speed = self.meter.window(self.options.batch_size)
+        self.record.curves("speed", state.n_iter, speed)
+        progress.show(bar, state.n_iter, numbers | speed)
+        if not self.advised and (line := progress.advice(speed, self.options.num_workers)):
+            self.advised = True
+            bar.write(line)
+
+    def show_pictures(self) -> None:
+        """Records the pictures of one fixed batch, taken evenly from the test set."""
+        size = len(self.test_set)
+        chosen = torch.linspace(0, size - 1, min(size, PICTURES)).long().tolist()
+        batch = to_device(default_collate([self.test_set[i] for i in chosen]), self.device)
+        model = self.state.tested_model.eval()
+        self.record.pictures("test", self.state.n_iter, model.pictures(batch))
+        self.model.train()
+
+    def test_is_due(self) -> bool:
+        """Says whether the epoch, or the run, ends here with a test."""
+        state, options = self.state, self.options
+        if self.stop:
+            return False
+        last = state.epoch + 1 == options.epochs or state.n_iter == self.total_steps
+        return last or (state.epoch + 1) % options.test_every == 0
+
+    def test(self) -> bool:
+        """Tests the model, and says whether it is the best so far."""
+        state, model = self.state, self.state.tested_model
+        metrics = evaluate(model, self.test_loader, self.device, self.options, self.stop)
+        if self.stop:
+            return False  # the pass was cut short: it will be done anew
+        results = numbers(metrics)
+        self.record.scalars("test", state.n_iter, state.epoch, results)
+        texts = [f"{name} {value:.4f}" for name, value in results.items()]
+        tqdm.write(f"test after epoch {state.epoch + 1}: " + ", ".join(texts))
+        is_best = improves(metrics[model.best_metric], results[model.best_metric], state.best)
+        if is_best:
+            state.best = results[model.best_metric]
+        return is_best
+
+    def save(self, is_best: bool = False) -> None:
+        """Saves a checkpoint, once all in it is seen to be finite."""
+        state = self.state
+        state.window = self.window.read(state.n_iter)
+        check_finite(self.model, state.n_iter)
+        state.position = self.record.position
+        self.checkpoints.save(state.state_dict(self.options, self.classes), is_best)
+
+
+def main(options: Namespace) -> None:
+    """Settles what the flags leave open, then trains."""
+    if options.resume and not options.run_dir:
+        raise exits.UserError("--resume continues the run in --run_dir: name it")
+    if options.run_dir is None:
+        options.run_dir = f"runs/{ResNetClassifier.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if options.num_workers is None:
+        options.num_workers = loading.default_workers()
+    if options.check_data:
+        data.check_data(options)
+    Trainer(options).run()
+
+
+if __name__ == "__main__":
+    sys.exit(exits.run(main, OPTIONS))
