@@ -39,14 +39,14 @@ CLASSES = {
     "common": """
 Any BackgroundBatches BadImageError Checkpoints DivergenceError EfficiencyMeter LossWindow
 MetricCollection Namespace OPTIONS PICTURES Parser Path PreemptedError READABLE Record
-ResumableBatchSampler SeededDataset StopRequest Tensor Trainer TrainingLoader TrainingState
-UserError
+ResumableBatchSampler SeededDataset StopRequest Tensor TestListing TestReadImage Trainer
+TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
-Adam Any ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric MetricCollection
-MulticlassAccuracy MulticlassConfusionMatrix Normalize Optimizer RED ResnetBlock Sequence
-SimpleNetwork Tensor TestBadFiles TestBuildDatasets TestCheckData TestListing TestReadImage
-TestReadInputs TestTransform TorchvisionNetwork Transform UserError
+Adam Any ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half ImageFolder MeanMetric
+MetricCollection MulticlassAccuracy MulticlassConfusionMatrix Normalize Optimizer RED ResnetBlock
+Sequence SimpleNetwork Tensor TestBadFiles TestBuildDatasets TestCheckData TestReadInputs
+TestTransform TorchvisionNetwork Transform UserError
 """.split(),
 }
 # </refresh>

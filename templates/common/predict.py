@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a checkpoint of ResNetClassifier on your own files, and exports it."""
+"""Runs a trained ResNetClassifier on your own files, and exports it."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.options import Parser, add_checkpoint_arguments
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds
-    parser = Parser(description="Runs a checkpoint of ResNetClassifier on files, or exports it.")
+    parser = Parser(description="Runs a trained ResNetClassifier on files.")
     parser.add_argument("paths", nargs="*", help="files and folders")
     add_checkpoint_arguments(parser)
     parser.add_argument("--output_dir", default="predictions", help="for results that are pictures")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests a checkpoint of ResNetClassifier: prints what it measures and writes the pictures."""
+"""Tests a checkpoint of ResNetClassifier: prints its metrics and writes pictures."""
 
 import argparse
 import sys

@@ -9,6 +9,7 @@ optimizer's name; each loss goes backward into its own optimizer's parameters, t
 import sys
 import time
 from argparse import Namespace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class Trainer:
         """Trains to the last epoch or step; each epoch ends with a test and a checkpoint."""
         options, state = self.options, self.state
         self.stop.listen()
-        with self.record:
+        with self.record, closing(self.training_loader):
             while state.epoch < options.epochs and state.n_iter < self.total_steps:
                 self.train_epoch()
                 is_best = self.test_is_due() and self.test()
@@ -187,7 +188,7 @@ class Trainer:
         self.record.scalars("train", state.n_iter, state.epoch, numbers)
         speed = self.meter.window(self.options.batch_size)
         self.record.curves("speed", state.n_iter, speed)
-        progress.show(bar, state.n_iter, numbers | speed)
+        progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", numbers | speed)
         if not self.advised and (line := progress.advice(speed, self.options.num_workers)):
             self.advised = True
             bar.write(line)
@@ -238,7 +239,8 @@ def main(options: Namespace) -> None:
     if options.resume and not options.run_dir:
         raise exits.UserError("--resume continues the run in --run_dir: name it")
     if options.run_dir is None:
-        options.run_dir = f"runs/{ResNetClassifier.__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = ResNetClassifier.__name__
+        options.run_dir = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if options.num_workers is None:
         options.num_workers = loading.default_workers()
     if options.check_data:

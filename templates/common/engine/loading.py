@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from engine.exits import UserError
+from engine.prefetch import end_workers
 from engine.reproducibility import ResumableBatchSampler, SeededDataset
 from engine.stopping import ignore_signals
 
@@ -47,6 +48,10 @@ class TrainingLoader(DataLoader[Any]):
             **_common(options),
         )
         self.set_position = sampler.set_position
+
+    def close(self) -> None:
+        """Ends the workers, which outlive an epoch; they would wait for the next one for ever."""
+        end_workers(self._iterator)
 
 
 def test_loader(dataset: Dataset[Any], options: argparse.Namespace) -> DataLoader[Any]:

@@ -36,7 +36,8 @@ class BackgroundBatches:
 
     def __enter__(self) -> "BackgroundBatches":
         # The workers start here, in the main thread, where torch can watch over them.
-        source = self._moved(iter(self.loader))
+        self._iterator = iter(self.loader)
+        source = self._moved(self._iterator)
         if self.ahead:
             source = self._background = BackgroundGenerator(source, max_prefetch=self.ahead)
         self._source = source
@@ -53,6 +54,8 @@ class BackgroundBatches:
             while not self._background.queue.empty():  # the thread may wait for room in the queue
                 self._background.queue.get_nowait()
             self._background.join(timeout=0.01)
+        if not getattr(self.loader, "persistent_workers", False):
+            end_workers(self._iterator)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -90,6 +93,16 @@ class BackgroundBatches:
         computing = torch.cuda.current_stream(self.device)
         computing.wait_event(copied)
         map_tensors(lambda tensor: tensor.record_stream(computing), batch)
+
+
+def end_workers(iterator: Any) -> None:
+    """Ends the workers behind a loader's iterator, if it has any left.
+
+    Left to the garbage collector, they may meet the interpreter's exit first, which waits for them.
+    """
+    end = getattr(iterator, "_shutdown_workers", None)  # torch has no public name for it
+    if end is not None:
+        end()
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -1,6 +1,5 @@
 """What the person at the terminal sees: the bar, and how much of the time went into computing."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -102,12 +101,12 @@ class _CudaIdle:
         return min(1.0, milliseconds / 1000 / ready[1])
 
 
-def show(bar: "tqdm[Any]", n_iter: int, numbers: Mapping[str, float]) -> None:
+def show(bar: "tqdm[Any]", title: str, numbers: Mapping[str, float]) -> None:
     """Puts the numbers behind the bar; where no terminal shows one, prints them as a line."""
     texts = {name: FORMATS.get(name, "{:.4g}").format(value) for name, value in numbers.items()}
     if bar.disable:
-        print(f"{bar.desc} step {n_iter}:", *(f"{name} {text}" for name, text in texts.items()))
-        sys.stdout.flush()  # a job's log is read while it runs
+        line = ", ".join(f"{name} {text}" for name, text in texts.items())
+        print(f"{title}: {line}", flush=True)  # a job's log is read while it runs
     else:
         bar.set_postfix(texts, refresh=False)  # drawn with the bar's next redraw
 

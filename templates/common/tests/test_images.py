@@ -1,0 +1,199 @@
+"""Tests of engine/images.py: every kind of bad file, and the pixels of the good ones."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import images
+from engine.exits import UserError
+from engine.images import BadImageError, check_images, read_image
+
+SIZE = 8  # side of the test images, in pixels
+
+
+def grey(level: int) -> Image.Image:
+    return Image.new("L", (SIZE, SIZE), level)
+
+
+def save(image: Image.Image, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+def write_truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def write_link(path: Path) -> None:
+    path.symlink_to(path.parent / "gone.png")
+
+
+def write_wide(path: Path) -> None:
+    Image.fromarray(np.full((SIZE, SIZE), 70_000, np.int32)).save(path, "TIFF")
+
+
+def write_float(path: Path) -> None:
+    Image.fromarray(np.full((SIZE, SIZE), 200.0, np.float32)).save(path, "TIFF")
+
+
+def write_nan(path: Path) -> None:
+    Image.fromarray(np.full((SIZE, SIZE), np.nan, np.float32)).save(path, "TIFF")
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut.jpg": (write_truncated, "image file is truncated"),
+    "empty.png": (Path.touch, "empty file"),
+    "page.jpg": (lambda path: path.write_text("<html></html>"), "not an image, cut short"),
+    "link.png": (write_link, "broken link to"),
+    "folder.png": (Path.mkdir, "not a file"),
+    "gone.png": (lambda path: None, "no such file"),
+    "wide.tif": (write_wide, "signed or 32-bit pixels have no known white"),
+    "float.tif": (write_float, "float pixels outside 0 to 1"),
+    "nan.tif": (write_nan, "float pixels outside 0 to 1"),
+}
+
+
+class TestReadImage:
+    @pytest.mark.parametrize("name", BAD_FILES)
+    def test_bad_file_is_named_in_one_line(self, tmp_path: Path, name: str) -> None:
+        write, reason = BAD_FILES[name]
+        write(tmp_path / name)
+        with pytest.raises(BadImageError) as error:
+            read_image(tmp_path / name, 3)
+        assert str(error.value).startswith(f"{tmp_path / name}: {reason}")
+        assert "\n" not in str(error.value)
+
+    def test_failing_machine_is_not_a_bad_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(path: Path) -> None:
+            raise OSError(24, "Too many open files")
+
+        path = save(grey(1), tmp_path / "a.png")
+        monkeypatch.setattr(Image, "open", fail)
+        with pytest.raises(UserError, match=r"a\.png: Too many open files") as error:
+            read_image(path, 3)
+        assert not isinstance(error.value, BadImageError)
+
+    @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+    @pytest.mark.parametrize("source", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "RGBA"])
+    def test_every_mode_becomes_grey_or_color(
+        self, tmp_path: Path, source: str, channels: int, mode: str
+    ) -> None:
+        suffix = "tif" if source in ("CMYK", "YCbCr") else "png"
+        image = Image.new("RGB", (SIZE, SIZE), "white").convert(source)
+        read = read_image(save(image, tmp_path / f"a.{suffix}"), channels)
+        assert read.mode == mode
+        assert read.getextrema() == ((255, 255) if channels == 1 else ((255, 255),) * 3)
+
+    def test_color_survives_cmyk_and_palette(self, tmp_path: Path) -> None:
+        red = Image.new("RGB", (SIZE, SIZE), (255, 0, 0))
+        for name, image in (("a.tif", red.convert("CMYK")), ("a.gif", red.convert("P"))):
+            assert read_image(save(image, tmp_path / name), 3).getpixel((0, 0)) == (255, 0, 0)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientation_is_applied(self, tmp_path: Path, orientation: int) -> None:
+        upright = np.arange(12, dtype=np.uint8).reshape(3, 4)
+        stored = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.T,
+            6: np.rot90(upright),
+            7: upright[::-1, ::-1].T,
+            8: np.rot90(upright, 3),
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.fromarray(np.ascontiguousarray(stored))
+        image.save(tmp_path / "a.png", exif=exif)
+        assert np.array_equal(np.asarray(read_image(tmp_path / "a.png", 1)), upright)
+
+    def test_broken_exif_does_not_spoil_the_pixels(self, tmp_path: Path) -> None:
+        grey(7).save(tmp_path / "a.png", exif=b"garbage")
+        assert read_image(tmp_path / "a.png", 1).getextrema() == (7, 7)
+
+    @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+    def test_16_bits_are_scaled(self, tmp_path: Path, suffix: str) -> None:
+        pixels = np.array([[0, 128, 257, 32768], [40000, 65278, 65535, 1]], np.uint16)
+        path = save(Image.fromarray(pixels), tmp_path / f"a.{suffix}")
+        expected = (pixels / 65535 * 255).round()
+        assert np.array_equal(np.asarray(read_image(path, 1)), expected)
+        assert np.array_equal(np.asarray(read_image(path, 3))[..., 2], expected)
+
+    def test_16_bits_with_white_as_zero_are_inverted(self, tmp_path: Path) -> None:
+        pixels = np.array([[0, 65535, 32768, 257]], np.uint16)
+        path = save(Image.fromarray(pixels), tmp_path / "a.tif")
+        entry = struct.pack("<HHI", 262, 3, 1)  # the tag, its type and count; the value follows
+        path.write_bytes(path.read_bytes().replace(entry + b"\1", entry + b"\0"))
+        assert np.asarray(read_image(path, 1)).tolist() == [[255, 0, 127, 254]]
+
+    def test_floats_are_scaled(self, tmp_path: Path) -> None:
+        path = save(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), tmp_path / "a.tif")
+        assert np.asarray(read_image(path, 1)).tolist() == [[0, 128, 255]]
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
+    def test_alpha_shows_white(self, tmp_path: Path, mode: str) -> None:
+        image = grey(100).convert(mode)
+        image.putalpha(Image.fromarray(np.tile(np.array([0, 128, 255, 255], np.uint8), (SIZE, 2))))
+        read = np.asarray(read_image(save(image, tmp_path / "a.png"), 3))
+        assert np.abs(read[0, :3, 0].astype(int) - [255, 177, 100]).max() <= 1
+
+    @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+    def test_transparent_value_shows_white(self, tmp_path: Path, mode: str) -> None:
+        image = Image.new(mode, (SIZE, SIZE), 0)
+        image.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+        assert read_image(tmp_path / "a.png", 1).getextrema() == (255, 255)
+
+    def test_transparent_16_bit_value_shows_white(self, tmp_path: Path) -> None:
+        image = Image.fromarray(np.array([[300, 20000]], np.uint16))
+        image.save(tmp_path / "a.png", transparency=300)
+        assert np.asarray(read_image(tmp_path / "a.png", 1)).tolist() == [[255, 78]]
+
+
+class TestListing:
+    def test_hidden_and_other_files_are_skipped(self, tmp_path: Path) -> None:
+        names = ["b.JPG", "a b.png", "日本/é.webp", ".x.png", "._mac.jpg", "a.txt", "c.Tiff"]
+        for name in [*names, ".ipynb_checkpoints/d.png"]:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        found = [str(Path(path).relative_to(tmp_path)) for path in images.list_images(tmp_path)]
+        assert found == ["a b.png", "b.JPG", "c.Tiff", str(Path("日本/é.webp"))]
+        assert images.list_folders(tmp_path) == ["日本"]
+
+    def test_links_are_followed_but_not_in_circles(self, tmp_path: Path) -> None:
+        save(grey(1), tmp_path / "elsewhere" / "a.png")
+        root = tmp_path / "root"
+        root.mkdir()
+        (root / "cat").symlink_to(tmp_path / "elsewhere")
+        assert images.list_images(root) == [str(root / "cat" / "a.png")]
+        (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match="loop: this link leads back up"):
+            images.list_images(root)
+
+    def test_broken_link_to_a_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "cat").symlink_to(tmp_path / "gone")
+        with pytest.raises(UserError, match="cat: broken link"):
+            images.list_folders(tmp_path)
+
+    def test_missing_folder_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="gone: No such file or directory"):
+            images.list_images(tmp_path / "gone")
+
+
+def test_checking_names_every_bad_file(tmp_path: Path) -> None:
+    good = save(grey(1), tmp_path / "good.png")
+    for name, (write, _) in BAD_FILES.items():
+        write(tmp_path / name)
+    lines = check_images([str(good), *(str(tmp_path / name) for name in BAD_FILES)], 3)
+    expected = [f"{tmp_path / name}: {reason}" for name, (_, reason) in BAD_FILES.items()]
+    assert len(lines) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
