@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop_padding",
         type=int,
-        default=2,
+        default=4,
         metavar="N",
         help="pad training images by N pixels, then crop at random; 0 turns it off",
     )

@@ -42,10 +42,11 @@ class ResNetClassifier(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.add_argument("--width", type=int, default=32, help="channels of the first stage")
+        parser.set_defaults(batch_size=32, lr=3e-3)
+        parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
         parser.add_argument("--stages", type=int, default=3, help="stages; each halves the side")
         parser.add_argument("--blocks", type=int, default=1, help="residual blocks in a stage")
-        parser.add_argument("--label_smoothing", type=float, default=0.0, help="in [0, 1)")
+        parser.add_argument("--label_smoothing", type=float, default=0.1, help="in [0, 1)")
         parser.add_argument("--weight_decay", type=float, default=1e-4, help="of Adam")
         parser.add_argument("--backbone", help="a network of torchvision instead, e.g. resnet18")
         parser.add_argument(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests a checkpoint of ResNetClassifier: prints its metrics and writes pictures."""
+"""Tests a trained ResNetClassifier: prints its metrics, writes pictures."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.options import Parser, add_checkpoint_arguments
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds
-    parser = Parser(description="Tests a checkpoint of ResNetClassifier.")
+    parser = Parser(description="Tests a trained ResNetClassifier.")
     add_checkpoint_arguments(parser)
     parser.add_argument("--path_to_data", help="folder with test/ (default: the training's)")
     parser.add_argument("--output_dir", help="for the pictures (default: test/ in the run)")

@@ -31,15 +31,22 @@ class Record:
     def __init__(
         self, run_dir: Path, options: argparse.Namespace, n_iter: int, position: int
     ) -> None:
-        save_config(options, run_dir / "config.txt")
-        self._lines = (run_dir / "metrics.jsonl").open("ab")
-        self._lines.truncate(min(position, self._lines.tell()))
-        # Opened only now that n_iter is known: a crashed run's later points vanish from the curves.
-        self._writer = SummaryWriter(
-            str(run_dir), purge_step=n_iter + 1 if n_iter else None, flush_secs=10
-        )
+        self._run_dir = run_dir
+        self._options = options
+        self._n_iter = n_iter
+        self._position = position
 
     def __enter__(self) -> "Record":
+        save_config(self._options, self._run_dir / "config.txt")
+        self._lines = (self._run_dir / "metrics.jsonl").open("ab")
+        self._lines.truncate(min(self._position, self._lines.tell()))
+        # Points that a crashed run wrote after its last checkpoint vanish from the curves.
+        self._writer = SummaryWriter(
+            str(self._run_dir),
+            purge_step=self._n_iter + 1 if self._n_iter else None,
+            flush_secs=10,
+            filename_suffix=f".{self._n_iter}",  # a resume within a second is another file, too
+        )
         return self
 
     def __exit__(

@@ -1,0 +1,65 @@
+"""What the tests share: small data made on the spot, and options as train.py parses them."""
+
+import argparse
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import prepare_data
+from engine.options import Parser, add_arguments_of, add_training_arguments
+from engine.stopping import SIGNALS
+
+Parse = Callable[..., argparse.Namespace]
+
+
+@pytest.fixture(scope="session")
+def path_to_data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The made-up data set of prepare_data.py."""
+    path = tmp_path_factory.mktemp("fake") / "data"
+    prepare_data.main(argparse.Namespace(dataset="fake", path_to_data=str(path)))
+    return str(path)
+
+
+@pytest.fixture
+def parse(path_to_data: str, tmp_path: Path) -> Parse:
+    """Parses flags as train.py does, with a run that is small unless they say otherwise."""
+
+    def parse_flags(*flags: str) -> argparse.Namespace:
+        parser = Parser("test")
+        add_training_arguments(parser)
+        add_arguments_of("data.py", parser)
+        add_arguments_of("resnetclassifier.py", parser)
+        parser.set_defaults(
+            path_to_data=path_to_data,
+            run_dir=str(tmp_path / "run"),
+            device="cpu",
+            img_size=16,
+            batch_size=32,
+            num_workers=0,
+            epochs=2,
+            log_every=2,
+        )
+        return parser.parse_args([str(flag) for flag in flags])
+
+    return parse_flags
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """Puts back what a training sets for its whole process."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device by name; a test that asks for it runs on all there are."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    return str(request.param)

@@ -1,0 +1,249 @@
+"""The smaller parts: seeds and sampling, the meter, the schedules, the record, the flags."""
+
+import argparse
+import json
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Parse
+
+from engine import exits, options, progress
+from engine.progress import EfficiencyMeter
+from engine.record import LossWindow, Record
+from engine.reproducibility import (
+    ResumableBatchSampler,
+    derive_seed,
+    get_rng_state,
+    seed_all,
+    set_rng_state,
+)
+from engine.schedules import build_scheduler
+
+
+def test_seeds_differ_with_every_part() -> None:
+    seeds = {derive_seed(a, b, c) for a in range(20) for b in range(20) for c in range(20)}
+    assert len(seeds) == 8000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    bits = torch.tensor([[seed >> bit & 1 for bit in range(63)] for seed in seeds]).double()
+    assert (bits.mean(dim=0) - 0.5).abs().max() < 0.03  # each bit is set in half of them
+
+
+def draws() -> list[float]:
+    return [random.random(), np.random.rand(), torch.rand(()).item()]
+
+
+def test_seed_reaches_every_generator() -> None:
+    seed_all(1, 2)
+    first = draws()
+    seed_all(1, 2)
+    assert draws() == first
+    seed_all(2, 1)
+    assert not set(draws()) & set(first)
+
+
+def test_state_of_every_generator_is_restored() -> None:
+    state = get_rng_state()
+    first = draws()
+    set_rng_state(state)
+    assert draws() == first
+
+
+def test_sampler_starts_anywhere_in_the_same_order() -> None:
+    sampler = ResumableBatchSampler(size=103, batch_size=10, seed=1)
+    sampler.set_position(epoch=2, start=0)
+    whole = list(sampler)
+    assert len(whole) == len(sampler) == 10
+    assert len({index for batch in whole for _, index in batch}) == 100
+    assert {epoch for batch in whole for epoch, _ in batch} == {2}
+    sampler.set_position(epoch=2, start=7)
+    assert list(sampler) == whole[7:]
+    sampler.set_position(epoch=3, start=0)
+    assert [index for _, index in next(iter(sampler))] != [index for _, index in whole[0]]
+
+
+def test_sampler_leaves_out_what_fills_no_step() -> None:
+    assert len(ResumableBatchSampler(size=103, batch_size=10, seed=0, accumulate=4)) == 8
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_meter_tells_waiting_from_computing() -> None:
+    clock = Clock()
+    meter = EfficiencyMeter(torch.device("cpu"), clock)
+
+    def loader() -> Iterator[int]:
+        for number in range(9):
+            clock.now += 100.0 if number == 0 else 1.0  # workers start with the first batch
+            yield number
+
+    for _ in meter.watch(loader()):
+        clock.now += 3.0
+    window = meter.window(batch_size=8)
+    assert window["efficiency"] == pytest.approx(0.75)
+    assert window["images/s"] == pytest.approx(8 / 4)
+    assert meter.window(batch_size=8) == {}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_meter_sees_the_devices_idle_time() -> None:
+    """The device computes for T and waits for T: a half, though the host never waits for it."""
+    import time
+
+    matrix = torch.rand(2048, 2048, device="cuda")
+    for _ in range(3):
+        matrix @ matrix
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(20):
+        matrix @ matrix
+    torch.cuda.synchronize()
+    busy = time.perf_counter() - started
+    meter = EfficiencyMeter(torch.device("cuda"))
+
+    def loader() -> Iterator[int]:
+        for number in range(10):
+            time.sleep(2 * busy)
+            yield number
+
+    for _ in range(2):
+        for _ in meter.watch(loader()):
+            for _ in range(20):
+                matrix @ matrix
+        torch.cuda.synchronize()
+        window = meter.window(batch_size=1)
+    assert window["efficiency"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_advice_names_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "default_workers", lambda: 3)
+    assert progress.advice({"efficiency": 0.9}, num_workers=0) is None
+    assert progress.advice({}, num_workers=0) is None
+    line = progress.advice({"efficiency": 0.5}, num_workers=1)
+    assert line == "50% of the time went into waiting for data: try --num_workers 3 (now 1)"
+    assert "--img_size" in (progress.advice({"efficiency": 0.5}, num_workers=3) or "")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [1, 1, 1]), ("linear", [1, 0.5, 0]), ("cosine", [1, 0.5, 0])],
+)
+def test_schedule_rises_then_falls(schedule: str, expected: list[float]) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = build_scheduler(optimizer, schedule, warmup=4, total_steps=24)
+    rates = []
+    for _ in range(25):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert [rates[4], rates[14], rates[24]] == pytest.approx(expected)
+
+
+def test_record_continues_where_the_checkpoint_was(parse: Parse, tmp_path: Path) -> None:
+    with Record(tmp_path, parse(), n_iter=0, position=0) as record:
+        record.scalars("train", 1, 0, {"loss": 3.0})
+        position = record.position
+        record.scalars("train", 2, 0, {"loss": 2.5})  # after the last checkpoint
+    with Record(tmp_path, parse(), n_iter=1, position=position) as record:
+        record.scalars("train", 2, 0, {"loss": 2.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["n_iter"], line["loss"]) for line in lines] == [(1, 3.0), (2, 2.0)]
+
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
+    )
+    events = event_accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    points = [(point.step, point.value) for point in events.Scalars("train/loss")]
+    assert points == [(1, 3.0), (2, 2.0)]
+
+
+def test_window_averages_what_was_read_before_a_cut() -> None:
+    window = LossWindow(accumulate=1, past={"loss": [1.0, 2.0]})
+    window.append({"loss": torch.tensor(6.0)})
+    assert window.read(n_iter=3) == {"loss": [1.0, 2.0, 6.0]}
+    assert window.means(n_iter=3) == {"loss": 3.0}
+    assert window.read(n_iter=3) == {}
+
+
+def test_window_names_the_step_that_was_not_finite() -> None:
+    window = LossWindow(accumulate=2, past={})
+    for value in (1.0, 1.0, 1.0, math.nan, 1.0, 1.0):  # two batches a step: steps 5, 6, 7
+        window.append({"loss": torch.tensor(value)})
+    with pytest.raises(exits.DivergenceError, match=r"step 6: loss is nan; .* try a lower --lr"):
+        window.read(n_iter=7)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--epochs=0", "argument --epochs: 0 is not at least 1"),
+        ("--epochs=many", "argument --epochs: invalid int value: 'many'"),
+        ("--ema=1.5", "argument --ema: 1.5 is not from 0 to 1"),
+        ("--lr_schedule=sine", "argument --lr_schedule: invalid choice"),
+        ("--epoch=3", "unrecognized arguments: --epoch=3"),
+        ("--resume=yes", "argument --resume"),
+    ],
+)
+def test_wrong_flag_is_one_line(
+    parse: Parse, capsys: pytest.CaptureFixture[str], flag: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(flag)
+    assert stop.value.code == exits.WRONG_USE
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_flags_are_lifted_without_running_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.py").write_text(
+        "import no_such_package\n"
+        "class Model(no_such_package.Module):\n"
+        "    @staticmethod\n"
+        "    def add_arguments(parser: no_such_package.Parser) -> None:\n"
+        "        parser.add_argument('--depth', type=int, default=3)\n"
+    )
+    monkeypatch.setattr(options, "PROJECT", tmp_path)
+    parser = argparse.ArgumentParser()
+    options.add_arguments_of("model.py", parser)
+    assert parser.parse_args([]).depth == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (exits.UserError("a.png: bad"), 2, "a.png: bad"),
+        (
+            exits.UserError("Caught it\nTraceback:\nengine.exits.UserError: a.png: bad"),
+            2,
+            "a.png: bad",
+        ),
+        (exits.DivergenceError("step 3"), 1, "step 3"),
+        (exits.PreemptedError("saved"), 75, "saved"),
+    ],
+)
+def test_error_becomes_status_and_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, status: int, line: str
+) -> None:
+    def main(_: argparse.Namespace) -> None:
+        raise error
+
+    assert exits.run(main, argparse.Namespace()) == status
+    assert capsys.readouterr().err == f"{line}\n"

@@ -1,0 +1,127 @@
+"""A run that was cut and resumed ends, bit for bit, as one that was not."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Parse
+
+from engine.checkpoint import read_checkpoint
+from engine.exits import PreemptedError
+
+from train import Trainer, main
+
+STEPS_AN_EPOCH = 8  # 256 samples in batches of 32
+
+
+def cut(trainer: Trainer, step: int) -> None:
+    """Trains up to a step, at which a signal arrives."""
+    after_step = trainer.after_step
+
+    def after_step_and_signal(bar: Any) -> None:
+        after_step(bar)
+        if trainer.state.n_iter == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.after_step = after_step_and_signal  # type: ignore[method-assign]  # this one alone
+    with pytest.raises(PreemptedError, match=r"SIGTERM: saved; continue with --resume --run_dir"):
+        trainer.run()
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Compares nested plain types and tensors, bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return bool(first == second)
+
+
+def assert_equal_runs(first: Path, second: Path) -> None:
+    checkpoints = [read_checkpoint(run / "checkpoints" / "last.pt") for run in (first, second)]
+    for name in ("model", "ema", "optimizers", "schedulers", "epoch", "batch", "n_iter", "best"):
+        assert equal(checkpoints[0][name], checkpoints[1][name]), name
+    assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("step", "flags"),
+    [
+        (1, []),
+        (3, ["--ema=0.9", "--warmup=4"]),
+        (STEPS_AN_EPOCH, []),
+        (STEPS_AN_EPOCH + 5, ["--amp"]),
+        (3, ["--batch_size=16", "--accumulate=2"]),
+    ],
+)
+def test_cut_and_resumed_equals_unbroken(
+    parse: Parse, tmp_path: Path, step: int, flags: list[str]
+) -> None:
+    main(parse(f"--run_dir={tmp_path / 'unbroken'}", *flags))
+    cut(Trainer(parse(*flags)), step)
+    main(parse("--resume", *flags))
+    assert_equal_runs(tmp_path / "unbroken", tmp_path / "run")
+
+
+def test_number_of_workers_changes_nothing(parse: Parse, tmp_path: Path) -> None:
+    runs = [tmp_path / str(workers) for workers in range(3)]
+    for workers, run in enumerate(runs):
+        main(parse(f"--run_dir={run}", f"--num_workers={workers}"))
+    assert_equal_runs(runs[0], runs[1])
+    assert_equal_runs(runs[0], runs[2])
+
+
+def test_workers_may_change_at_a_resume(parse: Parse, tmp_path: Path) -> None:
+    main(parse(f"--run_dir={tmp_path / 'unbroken'}"))
+    cut(Trainer(parse("--num_workers=2")), 3)
+    cut(Trainer(parse("--resume")), 5)
+    main(parse("--resume", "--num_workers=1"))
+    assert_equal_runs(tmp_path / "unbroken", tmp_path / "run")
+
+
+def test_signal_during_the_test_pass(
+    parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(parse(f"--run_dir={tmp_path / 'unbroken'}"))
+    trainer = Trainer(parse())
+    evaluate = trainer.model.evaluate
+
+    def evaluate_and_signal(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        evaluate(*arguments)
+
+    monkeypatch.setattr(trainer.model, "evaluate", evaluate_and_signal)
+    with pytest.raises(PreemptedError, match="SIGINT"):
+        trainer.run()
+    main(parse("--resume"))
+    assert_equal_runs(tmp_path / "unbroken", tmp_path / "run")
+
+
+def test_resume_without_a_run_starts_it(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+    main(parse("--resume", "--max_steps=1"))
+    assert "new run in" in capsys.readouterr().out
+
+
+def test_resume_of_a_finished_run_does_nothing(parse: Parse, tmp_path: Path) -> None:
+    main(parse())
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    main(parse("--resume"))
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_torn_checkpoint_is_passed_over(
+    parse: Parse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(parse(f"--run_dir={tmp_path / 'unbroken'}"))
+    cut(Trainer(parse("--save_every=2")), 5)
+    newest = max((tmp_path / "run" / "checkpoints").glob("step_*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    main(parse("--resume"))
+    assert f"{newest} is torn, or no checkpoint of this project: passed over" in (
+        capsys.readouterr().err
+    )
+    assert_equal_runs(tmp_path / "unbroken", tmp_path / "run")

@@ -1,0 +1,223 @@
+"""The scripts as a person starts them: their help, their exit statuses, their output."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.checkpoint import read_checkpoint
+from engine.options import PROJECT
+
+SMALL = ["--device=cpu", "--img_size=16", "--batch_size=32", "--log_every=1"]
+
+
+def command(script: str, *flags: object) -> list[str]:
+    return [sys.executable, str(PROJECT / script), *map(str, flags)]
+
+
+def run(script: str, *flags: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(script, *flags), capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(path_to_data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a short training, done by the script itself, without a warning."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    flags = [f"--path_to_data={path_to_data}", f"--run_dir={folder}", "--epochs=2"]
+    python = [sys.executable, "-W", "error", str(PROJECT / "train.py")]
+    process = subprocess.run(
+        [*python, *flags, *SMALL], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert "epoch 1, step 1:" in process.stdout  # a plain line, where no terminal is
+    return folder / "checkpoints" / "best.pt"
+
+
+@pytest.mark.parametrize("script", ["train.py", "test.py", "predict.py", "prepare_data.py"])
+def test_help_comes_without_torch(script: str) -> None:
+    program = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'numpy', 'torchvision'} & sys.modules.keys()\n"
+    )
+    start = f"import sys; sys.argv = [{script!r}, '--help']\n"
+    process = subprocess.run(
+        [sys.executable, "-c", start + program],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "usage:" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("train.py", ["--epochs=none"], "train.py: argument --epochs: invalid int value: 'none'"),
+        ("train.py", ["--path_to_data=nowhere"], "nowhere/train: no such folder"),
+        ("test.py", [], "test.py: the following arguments are required: --path_to_checkpoint"),
+        ("predict.py", ["--path_to_checkpoint=gone.pt", "x.png"], "gone.pt: No such file"),
+        ("predict.py", ["--path_to_checkpoint=gone.pt"], "name files or folders to run on"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(
+    script: str, flags: list[str], message: str, tmp_path: Path
+) -> None:
+    process = subprocess.run(
+        command(script, *flags), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def wait_for_step(process: "subprocess.Popen[str]", step: int) -> None:
+    """Waits until the training has logged a step, without a guess at how long that takes."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f"step {step}:" in line:
+            return
+    raise AssertionError(f"it ended with status {process.wait()} before step {step}")
+
+
+def children(process: int) -> list[int]:
+    path = Path(f"/proc/{process}/task/{process}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("group", "SIGTERM"),
+        ("process", "SIGINT"),
+        pytest.param("process", "SIGTERM", marks=pytest.mark.slow),
+        pytest.param("group", "SIGINT", marks=pytest.mark.slow),
+        pytest.param("process", "SIGUSR1", marks=pytest.mark.slow),
+        pytest.param("group", "SIGUSR1", marks=pytest.mark.slow),
+    ],
+)
+def test_signal_saves_and_exits_with_75(
+    path_to_data: str, tmp_path: Path, target: str, name: str
+) -> None:
+    number = signal.Signals[name]
+    flags = [f"--path_to_data={path_to_data}", f"--run_dir={tmp_path / 'run'}", "--epochs=1000"]
+    process = subprocess.Popen(
+        command("train.py", *flags, *SMALL, "--num_workers=2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_step(process, 2)
+    workers = children(process.pid)
+    (os.killpg if target == "group" else os.kill)(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert error == f"{name}: saved; continue with --resume --run_dir {tmp_path / 'run'}\n"
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["n_iter"] >= 2
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_killed_run_resumes_to_the_same_end(path_to_data: str, tmp_path: Path) -> None:
+    flags = [f"--path_to_data={path_to_data}", "--epochs=3", "--save_every=1", "--num_workers=1"]
+    whole = run("train.py", *flags, *SMALL, f"--run_dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    killed = [*flags, *SMALL, f"--run_dir={tmp_path / 'killed'}", "--resume"]
+    for step in (3, 9, 15):
+        process = subprocess.Popen(command("train.py", *killed), stdout=subprocess.PIPE, text=True)
+        wait_for_step(process, step)
+        time.sleep(0.05)  # into the save, or the step after it
+        process.kill()
+        process.communicate()
+    resumed = run("train.py", *killed)
+    assert resumed.returncode == 0, resumed.stderr
+    ends = [
+        read_checkpoint(tmp_path / name / "checkpoints/last.pt") for name in ("whole", "killed")
+    ]
+    assert all((ends[0]["model"][key] == value).all() for key, value in ends[1]["model"].items())
+    lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert lines[0] == lines[1]
+
+
+def test_test_prints_metrics_and_writes_pictures(trained: Path) -> None:
+    process = run("test.py", f"--path_to_checkpoint={trained}", "--device=cpu")
+    assert process.returncode == 0, process.stderr
+    best = read_checkpoint(trained)["best"]
+    assert f"{best:.4f}" in process.stdout  # the same test as during the training
+    assert any((trained.parent.parent / "test").glob("*.png"))
+
+
+def test_predict_takes_files_and_folders(trained: Path, path_to_data: str) -> None:
+    images = sorted(Path(path_to_data, "test").rglob("*.png"))
+    flags = f"--path_to_checkpoint={trained}", "--batch_size=5"
+    process = run("predict.py", *flags, images[0], Path(path_to_data, "test"))
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert len(lines) == len(images) + 1
+    assert lines[0].startswith(f"{images[0]}: ")
+    assert lines[0] == lines[1]  # a file alone gives what it gives in a batch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_export_is_checked_against_the_model(trained: Path, tmp_path: Path, ending: str) -> None:
+    if ending == "onnx":
+        pytest.importorskip("onnxruntime", reason="pip install -e '.[export]'")
+    path = tmp_path / f"model.{ending}"
+    process = run("predict.py", f"--path_to_checkpoint={trained}", f"--export={path}")
+    assert process.returncode == 0, process.stderr
+    assert f"{path} written; its output is within" in process.stdout
+    assert path.stat().st_size > 1000
+
+
+def test_export_refuses_another_ending(trained: Path, tmp_path: Path) -> None:
+    process = run("predict.py", f"--path_to_checkpoint={trained}", f"--export={tmp_path}/a.h5")
+    assert process.returncode == 2
+    assert "name a file that ends in .pt2 or .onnx" in process.stderr
+
+
+SPAWN = """
+import multiprocessing, runpy, sys
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_workers_may_be_spawned(path_to_data: str, tmp_path: Path) -> None:
+    """As on Windows and macOS: everything a worker needs can be pickled."""
+    program = tmp_path / "spawn.py"
+    program.write_text(SPAWN)
+    flags = [f"--path_to_data={path_to_data}", f"--run_dir={tmp_path / 'run'}", "--max_steps=1"]
+    process = subprocess.run(
+        [
+            sys.executable,
+            str(program),
+            str(PROJECT / "train.py"),
+            *flags,
+            *SMALL,
+            "--num_workers=1",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )
+    assert process.returncode == 0, process.stderr
