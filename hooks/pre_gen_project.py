@@ -37,16 +37,16 @@ torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Checkpoints DivergenceError EfficiencyMeter LossWindow
-MetricCollection Namespace OPTIONS PICTURES Parser Path PreemptedError READABLE Record
-ResumableBatchSampler SeededDataset StopRequest Tensor TestListing TestReadImage Trainer
-TrainingLoader TrainingState UserError
+Any BackgroundBatches BadImageError Checkpoints Clock DivergenceError EfficiencyMeter LossWindow
+Malicious MetricCollection Namespace Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE
+Record ResumableBatchSampler SeededDataset Source StopRequest Tensor TestListing TestReadImage
+Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
-Adam Any ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half ImageFolder MeanMetric
-MetricCollection MulticlassAccuracy MulticlassConfusionMatrix Normalize Optimizer RED ResnetBlock
-Sequence SimpleNetwork Tensor TestBadFiles TestBuildDatasets TestCheckData TestReadInputs
-TestTransform TorchvisionNetwork Transform UserError
+Adam Any CLASSES ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half ImageFolder
+MeanMetric MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix Normalize Optimizer
+Parse RED ResnetBlock Sequence SimpleNetwork Tensor TestBadFiles TestBuildDatasets TestCheckData
+TestReadInputs TestTransform TorchvisionNetwork Transform UserError
 """.split(),
 }
 # </refresh>

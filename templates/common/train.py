@@ -208,7 +208,7 @@ class Trainer:
         if self.stop:
             return False
         last = state.epoch + 1 == options.epochs or state.n_iter == self.total_steps
-        return last or (state.epoch + 1) % options.test_every == 0
+        return bool(last or (state.epoch + 1) % options.test_every == 0)
 
     def test(self) -> bool:
         """Tests the model, and says whether it is the best so far."""

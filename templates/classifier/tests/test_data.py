@@ -54,7 +54,7 @@ def tree(tmp_path: Path) -> Path:
 
 class TestBuildDatasets:
     def test_samples_have_their_labels(self, tree: Path) -> None:
-        training_set, test_set = data.build_datasets(parse("--channels=1", path=tree))
+        training_set, test_set = data.build_datasets(parse("--crop_padding=0", path=tree))
         assert training_set.classes == test_set.classes == ["cat", "dog"]
         assert (len(training_set), len(test_set)) == (8, 4)
         pixels = [(int(image[0, 4, 4]), label) for image, label in everything(training_set)]

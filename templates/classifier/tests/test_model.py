@@ -13,6 +13,7 @@ from engine.exits import UserError
 
 from resnetclassifier import ResNetClassifier
 
+Model = ResNetClassifier  # lines stay as long as they are, whatever the model is called
 CLASSES = ["ant", "bee", "cat"]
 
 
@@ -22,8 +23,8 @@ def options(parse: Parse) -> argparse.Namespace:
 
 
 @pytest.fixture
-def model(options: argparse.Namespace) -> ResNetClassifier:
-    return ResNetClassifier(options, CLASSES)
+def model(options: argparse.Namespace) -> Model:
+    return Model(options, CLASSES)
 
 
 def make_batch(count: int = 4, channels: int = 3, size: int = 16) -> tuple[Tensor, Tensor]:
@@ -32,13 +33,13 @@ def make_batch(count: int = 4, channels: int = 3, size: int = 16) -> tuple[Tenso
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_losses_are_one_per_sample(model: ResNetClassifier, count: int) -> None:
+def test_losses_are_one_per_sample(model: Model, count: int) -> None:
     terms = model(make_batch(count))
     assert all(values.shape == (count,) for values in terms.values())
     assert not terms["accuracy"].requires_grad
 
 
-def test_each_optimizer_has_its_loss(model: ResNetClassifier, options: argparse.Namespace) -> None:
+def test_each_optimizer_has_its_loss(model: Model, options: argparse.Namespace) -> None:
     terms = model(make_batch())
     for name, optimizer in model.build_optimizers(options).items():
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -46,16 +47,14 @@ def test_each_optimizer_has_its_loss(model: ResNetClassifier, options: argparse.
         assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_every_parameter_has_an_optimizer(
-    model: ResNetClassifier, options: argparse.Namespace
-) -> None:
+def test_every_parameter_has_an_optimizer(model: Model, options: argparse.Namespace) -> None:
     optimizers = model.build_optimizers(options).values()
     owned = [p for o in optimizers for group in o.param_groups for p in group["params"]]
     assert {id(p) for p in owned} == {id(p) for p in model.parameters()}
     assert len(owned) == len({id(p) for p in owned})
 
 
-def test_replicas_on_parts_of_a_batch_agree_with_the_whole(model: ResNetClassifier) -> None:
+def test_replicas_on_parts_of_a_batch_agree_with_the_whole(model: Model) -> None:
     """What nn.DataParallel does: each device gets a part, and the losses are gathered."""
     model.eval()
     images, labels = make_batch(6)
@@ -64,7 +63,7 @@ def test_replicas_on_parts_of_a_batch_agree_with_the_whole(model: ResNetClassifi
     torch.testing.assert_close(torch.cat(parts), whole)
 
 
-def test_one_batch_can_be_learned(model: ResNetClassifier, options: argparse.Namespace) -> None:
+def test_one_batch_can_be_learned(model: Model, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     batch = make_batch(6)
     optimizer = model.build_optimizers(options)["classifier"]
@@ -76,7 +75,7 @@ def test_one_batch_can_be_learned(model: ResNetClassifier, options: argparse.Nam
     assert terms["accuracy"].mean() == 1
 
 
-def test_metrics_count_what_is_right(model: ResNetClassifier) -> None:
+def test_metrics_count_what_is_right(model: Model) -> None:
     scores = torch.eye(3)[[0, 1, 2, 2]]  # the last is a cat taken for an ant
     model.network = _Fixed(scores)
     metrics = model.build_metrics()
@@ -98,7 +97,7 @@ class _Fixed(nn.Module):
         return self.scores[: len(images)]
 
 
-def test_predictions_have_names_and_probabilities(model: ResNetClassifier) -> None:
+def test_predictions_have_names_and_probabilities(model: Model) -> None:
     model.network = _Fixed(10 * torch.eye(3))
     results = model.predict(make_batch(3)[0])
     assert [result["class"] for result in results] == CLASSES
@@ -107,7 +106,7 @@ def test_predictions_have_names_and_probabilities(model: ResNetClassifier) -> No
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_frame_right_and_wrong(parse: Parse, channels: int) -> None:
-    model = ResNetClassifier(parse("--width=4", f"--channels={channels}"), CLASSES).eval()
+    model = Model(parse("--width=4", f"--channels={channels}"), CLASSES).eval()
     model.network = _Fixed(torch.eye(3)[[0, 0]])
     picture = model.pictures((make_batch(2, channels)[0], torch.tensor([0, 1])))["images"]
     assert picture.shape == (3, 20, 40)
@@ -120,12 +119,12 @@ def test_pictures_frame_right_and_wrong(parse: Parse, channels: int) -> None:
 @pytest.mark.parametrize("flag", ["--pretrained", "--freeze"])
 def test_fine_tuning_needs_a_backbone(parse: Parse, flag: str) -> None:
     with pytest.raises(UserError, match="need a --backbone, such as resnet18"):
-        ResNetClassifier(parse(flag), CLASSES)
+        Model(parse(flag), CLASSES)
 
 
 def test_unknown_backbone_is_one_line(parse: Parse) -> None:
     with pytest.raises(UserError, match="--backbone resnet19 cannot be used: Unknown model"):
-        ResNetClassifier(parse("--backbone=resnet19"), CLASSES)
+        Model(parse("--backbone=resnet19"), CLASSES)
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(
@@ -136,10 +135,10 @@ def test_weights_that_cannot_be_fetched_are_one_line(
 
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", fail)
     with pytest.raises(UserError, match="--pretrained: the weights of resnet18 cannot be fetched"):
-        ResNetClassifier(parse("--backbone=resnet18", "--pretrained"), CLASSES)
+        Model(parse("--backbone=resnet18", "--pretrained"), CLASSES)
 
 
 def test_checkpoints_model_fetches_nothing(parse: Parse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", None)
     options = parse("--backbone=resnet18", "--pretrained")
-    assert ResNetClassifier(options, CLASSES, fetch=False).normalize.mean.numel() == 3
+    assert Model(options, CLASSES, fetch=False).normalize.mean.numel() == 3

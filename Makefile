@@ -1,0 +1,44 @@
+# The two commands of the README: `make demo` and `make test`. Both set up all they need in .venv.
+PYTHON ?= python3
+BIN := $(abspath .venv/bin)
+VARIANT ?= classifier
+DEMO := demo/digit-reader
+RUN := runs/demo
+VARIANTS = $(shell $(PYTHON) -c 'import json; print(*json.load(open("cookiecutter.json"))["variant"])')
+
+.PHONY: demo test lint bench clean
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready
+	rm -rf $(DEMO)
+	$(BIN)/cookiecutter . --no-input --output-dir demo project_name='Digit Reader' variant=$(VARIANT)
+	cd $(DEMO) && $(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	cd $(DEMO) && $(BIN)/python prepare_data.py
+	cd $(DEMO) && $(BIN)/python train.py --epochs 20 --run_dir $(RUN)
+	cd $(DEMO) && $(BIN)/python test.py --path_to_checkpoint $(RUN)/checkpoints/best.pt
+	@echo
+	@echo "The project is in $(DEMO): read its README.md, then train.py."
+	@echo "Curves and pictures: $(BIN)/tensorboard --logdir $(DEMO)/runs"
+	@echo "Confusion matrix:    $(DEMO)/$(RUN)/test/confusion.png"
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m mypy hooks/*.py tests benchmarks
+	for variant in $(VARIANTS); do \
+		MYPYPATH=templates/common:templates/$$variant $(BIN)/python -m mypy \
+			templates/common templates/$$variant || exit 1; done
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/training_loop.py
+
+clean:
+	rm -rf .venv demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""Measures what the rendered train.py costs beside the least that any training loop must do.
+
+    python benchmarks/training_loop.py             # renders a project, minutes in all
+    python benchmarks/training_loop.py --quick     # seconds: does it run, not what does it cost
+
+See benchmarks/README.md for what the numbers mean.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rendered import Batch, MemoryLoader, Project, render, shortest_loop, terminal, write_data
+from rendered import train_epoch as train_ours
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+NETWORKS = {
+    "tiny": ["--width", "4", "--stages", "1"],
+    "small": [],  # as the flags' defaults have it
+}
+WORKERS = (0, 2)
+BATCH_SIZE = 64  # of the images/s
+LOOP_BATCH_SIZE, LOOP_SIDE = 8, 8  # of the loop's own cost: a step so short that the loop shows
+
+Epochs = Mapping[str, Callable[[], None]]
+Rounds = dict[str, list[float]]
+
+
+def interleave(epochs: Epochs, rounds: int, clock: Callable[[], float]) -> Rounds:
+    """Runs every loop once a round, and returns its time in each, by its name.
+
+    One round after the other, and each begins with another loop: what slows the machine for a
+    while slows all of them. A first round is not counted; workers start in it, and caches fill.
+    """
+    names = list(epochs)
+    times: Rounds = {name: [] for name in names}
+    for number in range(-1, rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            started = clock()
+            epochs[name]()
+            if number >= 0:
+                times[name].append(clock() - started)
+    return times
+
+
+def summarize(values: Sequence[float]) -> dict[str, float]:
+    """Returns median, minimum and maximum."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+@contextmanager
+def build_trainer(project: Project, options: argparse.Namespace) -> Iterator[Any]:
+    """Builds train.py's trainer with its record open, and ends its workers afterwards."""
+    trainer = project.train.Trainer(options)
+    with trainer.record, closing(trainer.training_loader):
+        yield trainer
+
+
+def measure_cost(
+    project: Project, folder: Path, rounds: int, steps: int
+) -> dict[str, dict[str, float]]:
+    """Measures the CPU time a step, in microseconds, over that of the shortest loop.
+
+    Returns:
+        By "shortest" (its whole step), "no thread" and "thread": median, minimum and maximum.
+    """
+    flags = ["--img_size", LOOP_SIDE, "--batch_size", LOOP_BATCH_SIZE, "--num_workers", 0]
+    flags += NETWORKS["tiny"]
+    options = project.parse(folder / "data", folder / "run", *map(str, flags))
+    batches = make_batches(steps, LOOP_BATCH_SIZE, LOOP_SIDE)
+    with terminal(), build_trainer(project, options) as trainer:
+        model, optimizer = project.build_model(trainer)
+        epochs = {
+            "shortest": lambda: shortest_loop(model, optimizer, batches),
+            "no thread": lambda: train_from(trainer, MemoryLoader(batches)),
+            "thread": lambda: train_from(trainer, MemoryLoader(batches, num_workers=1)),
+        }
+        times = interleave(epochs, rounds, time.process_time)
+    shortest = times.pop("shortest")
+    costs = {"shortest": [1e6 * time / steps for time in shortest]}
+    for name, ours in times.items():
+        pairs = zip(ours, shortest, strict=True)
+        costs[name] = [1e6 * (our - least) / steps for our, least in pairs]
+    return {name: summarize(values) for name, values in costs.items()}
+
+
+def make_batches(count: int, size: int, side: int) -> list[Batch]:
+    """Returns `count` batches of random images, uint8 (N, 3, H, W), and labels (N,)."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        [
+            torch.randint(256, (size, 3, side, side), dtype=torch.uint8, generator=generator),
+            torch.arange(size) % 4,
+        ]
+        for _ in range(count)
+    ]
+
+
+def train_from(trainer: Any, loader: MemoryLoader) -> None:
+    """Trains one epoch of train.py on the loader's batches."""
+    trainer.training_loader = loader
+    train_ours(trainer)
+
+
+def measure_speed(
+    project: Project, folder: Path, rounds: int, network: str, workers: int
+) -> dict[str, dict[str, float]]:
+    """Measures images/s of train.py on files, and its ratios to what it could reach.
+
+    Returns:
+        By "images/s", "of memory" (the same tensors in memory, the shortest loop) and "of plain"
+        (a DataLoader on the same files, the shortest loop): median, minimum and maximum.
+    """
+    flags = ["--batch_size", str(BATCH_SIZE), "--num_workers", str(workers), *NETWORKS[network]]
+    run_dir = folder / f"run-{network}-{workers}"
+    options = project.parse(folder / "data", run_dir, *flags)
+    with terminal(), build_trainer(project, options) as trainer:
+        plain = build_plain_loader(trainer)
+        batches = list(plain)
+        models = {name: project.build_model(trainer) for name in ("memory", "plain")}
+        epochs = {
+            "ours": lambda: train_ours(trainer),
+            "memory": lambda: shortest_loop(*models["memory"], batches),
+            "plain": lambda: shortest_loop(*models["plain"], plain),
+        }
+        times = interleave(epochs, rounds, time.perf_counter)
+        project.end_workers(plain._iterator)
+    images = len(batches) * BATCH_SIZE
+    return {
+        "images/s": summarize([images / ours for ours in times["ours"]]),
+        "of memory": summarize(ratios(times["memory"], times["ours"])),
+        "of plain": summarize(ratios(times["plain"], times["ours"])),
+    }
+
+
+def build_plain_loader(trainer: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Returns what a few lines of torch would load the trainer's files with."""
+    workers = trainer.options.num_workers
+    return DataLoader(
+        trainer.training_loader.dataset.dataset,  # without the seed of each sample
+        BATCH_SIZE,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """Returns how many times as fast as theirs ours was, round by round."""
+    return [their / our for their, our in zip(theirs, ours, strict=True)]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns what the numbers depend on."""
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def spread(summary: Mapping[str, float], digits: int) -> str:
+    """Writes a summary as "median (minimum to maximum)"."""
+    median, low, high = (f"{summary[name]:.{digits}f}" for name in ("median", "min", "max"))
+    return f"{median} ({low} to {high})"
+
+
+def print_cost(costs: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the loop's own cost."""
+    print("\nCPU time a step, microseconds: median (minimum to maximum)")
+    print(f"  {'the shortest loop, whole step':<38}{spread(costs['shortest'], 0)}")
+    print(f"  {'train.py adds, without workers':<38}{spread(costs['no thread'], 0)}")
+    print(f"  {'train.py adds, by a background thread':<38}{spread(costs['thread'], 0)}")
+
+
+def print_speed(cells: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the images/s, a line a cell."""
+    print("\nimages/s of train.py, and as a share of the shortest loop's")
+    columns = ["images/s", "of memory", "of plain"]
+    print(f"  {'network':<9}{'workers':<9}" + "".join(f"{column:<24}" for column in columns))
+    for cell in cells:
+        texts = [spread(cell[column], 0 if column == "images/s" else 3) for column in columns]
+        line = f"  {cell['network']:<9}{cell['workers']:<9}" + "".join(f"{t:<24}" for t in texts)
+        print(line.rstrip(), flush=True)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measures and prints what the flags ask for, and returns all of it."""
+    project = Project(arguments.project or render(folder / "project"))
+    results: dict[str, Any] = describe_machine() | {"rounds": arguments.rounds}
+    print(", ".join(f"{name} {value}" for name, value in results.items()), flush=True)
+    write_data(folder / "data", arguments.files)
+    if arguments.part != "speed":
+        results["cost"] = measure_cost(project, folder, arguments.rounds, arguments.steps)
+        print_cost(results["cost"])
+    if arguments.part != "cost":
+        results["speed"] = [
+            {"network": network, "workers": workers}
+            | measure_speed(project, folder, arguments.rounds, network, workers)
+            for network in NETWORKS
+            for workers in WORKERS
+        ]
+        print_speed(results["speed"])
+    return results
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parses the flags; --quick fills in those that were not given."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--project", type=Path, help="a rendered classifier (default: renders one)")
+    parser.add_argument("--part", choices=["cost", "speed"], help="one of the two (default: both)")
+    parser.add_argument("--rounds", type=int, help="default: 9, or 2 if --quick")
+    parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 500, or 50)")
+    parser.add_argument("--files", type=int, help="for the speed (default: 2048, or 256)")
+    parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
+    arguments = parser.parse_args()
+    defaults = {"rounds": (9, 2), "steps": (500, 50), "files": (2048, 256)}
+    for name, values in defaults.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, values[arguments.quick])
+    return arguments
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    arguments = parse_arguments()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure(arguments, Path(folder))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Rendered projects at work: their checks and tests pass, their commands do what they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Render
+from refresh import VARIANTS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def project(render: Render, request: pytest.FixtureRequest) -> Path:
+    """A project of each variant, its model named by the user."""
+    return render(variant=request.param, project_name="My Project", model_name="MyModel")
+
+
+def python(project: Path, *arguments: object) -> str:
+    """Runs Python in the project and returns what it printed; fails if it failed."""
+    command = [sys.executable, *map(str, arguments)]
+    process = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-3000:]
+    return process.stdout
+
+
+@pytest.mark.parametrize("check", ["ruff check", "ruff format --check", "mypy ."])
+def test_its_own_tools_find_nothing(project: Path, check: str) -> None:
+    python(project, "-m", *check.split())
+
+
+def test_its_own_tests_pass(project: Path) -> None:
+    """All of them; none is skipped but for want of a GPU."""
+    output = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert re.search(r"^\d+ passed", output, re.MULTILINE)
+    skips = [line for line in output.splitlines() if line.startswith("SKIPPED")]
+    assert all("there is no CUDA device" in line for line in skips), skips
+
+
+def test_its_commands_work_one_after_another(render: Render) -> None:
+    """On the real data: prepare, train, resume, test, predict."""
+    project = render(project_name="Digit Reader", model_name="DigitReader")
+    python(project, "prepare_data.py")
+    flags = ["--device=cpu", "--run_dir=runs/a", "--resume", "--log_every=1"]
+    assert "new run in runs/a" in python(project, "train.py", "--max_steps=2", *flags)
+    assert "resumed runs/a at step 2" in python(project, "train.py", "--max_steps=4", *flags)
+    best = "--path_to_checkpoint=runs/a/checkpoints/best.pt"
+    assert re.search(r"^accuracy +0\.\d{4}$", python(project, "test.py", best), re.MULTILINE)
+    images = sorted((project / "data" / "test" / "3").iterdir())
+    lines = python(project, "predict.py", best, "data/test/3", images[0]).splitlines()
+    assert len(lines) == len(images) + 1
+    assert re.fullmatch(r".*\.png: class \d, probability [01]\.\d{4}", lines[-1])
