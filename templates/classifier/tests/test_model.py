@@ -13,7 +13,8 @@ from engine.exits import UserError
 
 from resnetclassifier import ResNetClassifier
 
-Model = ResNetClassifier  # lines stay as long as they are, whatever the model is called
+# By this name, lines stay as long as they are, whatever the model is called.
+Model = ResNetClassifier
 CLASSES = ["ant", "bee", "cat"]
 
 
