@@ -80,7 +80,6 @@ class Trainer:
         self.record = Record(self.run_dir, options, self.state.n_iter, self.state.position)
         self.window = LossWindow(options.accumulate, self.state.window)
         self.meter = progress.EfficiencyMeter(self.device)
-        self.advised = False
 
     def begin(self) -> None:
         """Continues the run in the folder, or begins at given weights, or from nothing."""
@@ -89,7 +88,7 @@ class Trainer:
         if checkpoint and not options.resume:
             raise exits.UserError(f"{self.run_dir} holds a run: add --resume, or change --run_dir")
         if checkpoint:
-            self.state.load_state_dict(checkpoint)
+            self.state.load_state_dict(checkpoint, options, self.classes)
             print(f"resumed {self.run_dir} at step {self.state.n_iter}")
         elif options.path_to_checkpoint:
             weights = require_checkpoint(options.path_to_checkpoint)["model"]
@@ -189,8 +188,7 @@ class Trainer:
         speed = self.meter.window(self.options.batch_size)
         self.record.curves("speed", state.n_iter, speed)
         progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", numbers | speed)
-        if not self.advised and (line := progress.advice(speed, self.options.num_workers)):
-            self.advised = True
+        if line := self.meter.advice(self.options.num_workers):
             bar.write(line)
 
     def show_pictures(self) -> None:
@@ -239,8 +237,7 @@ def main(options: Namespace) -> None:
     if options.resume and not options.run_dir:
         raise exits.UserError("--resume continues the run in --run_dir: name it")
     if options.run_dir is None:
-        name = ResNetClassifier.__name__
-        options.run_dir = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        options.run_dir = time.strftime(f"runs/{ResNetClassifier.__name__}-%Y%m%d-%H%M%S")
     if options.num_workers is None:
         options.num_workers = loading.default_workers()
     if options.check_data:

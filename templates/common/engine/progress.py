@@ -32,6 +32,8 @@ class EfficiencyMeter:
     ) -> None:
         self._clock = clock
         self._idle = _CudaIdle(device) if device.type == "cuda" else None
+        self._share: float | None = None  # of the last window, spent waiting
+        self._advised = False
         self._restart()
 
     def _restart(self) -> None:
@@ -65,9 +67,19 @@ class EfficiencyMeter:
         self._restart()
         if not total:
             return {}
-        share = self._idle.share(total) if self._idle else waited / total
+        self._share = self._idle.share(total) if self._idle else waited / total
         speed = {"images/s": steps * batch_size / total}
-        return speed if share is None else {"efficiency": 1 - share} | speed
+        return speed if self._share is None else {"efficiency": 1 - self._share} | speed
+
+    def advice(self, num_workers: int) -> str | None:
+        """Returns, once, a line that names the flag to change where data is the bottleneck."""
+        if self._advised or self._share is None or self._share <= STARVED:
+            return None
+        self._advised = True
+        line = f"{self._share:.0%} of the time went into waiting for data: "
+        if num_workers < default_workers():
+            return f"{line}try --num_workers {default_workers()} (now {num_workers})"
+        return f"{line}store the images smaller, near --img_size, or raise --num_workers"
 
 
 class _CudaIdle:
@@ -109,14 +121,3 @@ def show(bar: "tqdm[Any]", title: str, numbers: Mapping[str, float]) -> None:
         print(f"{title}: {line}", flush=True)  # a job's log is read while it runs
     else:
         bar.set_postfix(texts, refresh=False)  # drawn with the bar's next redraw
-
-
-def advice(speed: Mapping[str, float], num_workers: int) -> str | None:
-    """Returns one line that names the flag to change when data is the bottleneck, else None."""
-    wait = 1 - speed.get("efficiency", 1.0)
-    if wait <= STARVED:
-        return None
-    line = f"{wait:.0%} of the time went into waiting for data: "
-    if num_workers < default_workers():
-        return f"{line}try --num_workers {default_workers()} (now {num_workers})"
-    return f"{line}store the images smaller, near --img_size, or raise --num_workers"

@@ -96,12 +96,23 @@ class TrainingState:
             return None
         return {"model": self.ema.module.state_dict(), "n_averaged": int(self.ema.n_averaged)}
 
-    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
-        """Restores everything that `state_dict` returned.
+    def load_state_dict(
+        self, checkpoint: dict[str, Any], options: argparse.Namespace, classes: list[str]
+    ) -> None:
+        """Restores everything that `state_dict` returned, and says which flags have changed.
 
         Raises:
-            UserError: the checkpoint is another model's.
+            UserError: the checkpoint is of another model, or of data with other classes.
         """
+        if checkpoint["classes"] != classes:
+            raise UserError(
+                f"--path_to_data {options.path_to_data} has the classes {', '.join(classes)}; "
+                f"the run began with {', '.join(checkpoint['classes'])}"
+            )
+        for name, value in vars(options).items():
+            before = checkpoint["options"].get(name)
+            if value != before and name != "resume":
+                print(f"--{name} is {value}; the checkpoint was saved with {before}")
         load_model(self.model, checkpoint["model"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(checkpoint["optimizers"][name])

@@ -128,13 +128,33 @@ def test_meter_sees_the_devices_idle_time() -> None:
     assert window["efficiency"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_advice_names_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wait", "workers", "advice"),
+    [
+        (1.0, 0, None),
+        (9.0, 1, "90% of the time went into waiting for data: try --num_workers 3 (now 1)"),
+        (9.0, 3, "90% of the time went into waiting for data: store the images smaller"),
+    ],
+)
+def test_advice_names_the_flag_once(
+    monkeypatch: pytest.MonkeyPatch, wait: float, workers: int, advice: str | None
+) -> None:
     monkeypatch.setattr(progress, "default_workers", lambda: 3)
-    assert progress.advice({"efficiency": 0.9}, num_workers=0) is None
-    assert progress.advice({}, num_workers=0) is None
-    line = progress.advice({"efficiency": 0.5}, num_workers=1)
-    assert line == "50% of the time went into waiting for data: try --num_workers 3 (now 1)"
-    assert "--img_size" in (progress.advice({"efficiency": 0.5}, num_workers=3) or "")
+    clock = Clock()
+    meter = EfficiencyMeter(torch.device("cpu"), clock)
+    assert meter.advice(workers) is None  # nothing is measured yet
+
+    def loader() -> Iterator[int]:
+        for number in range(3):
+            clock.now += wait
+            yield number
+
+    for _ in meter.watch(loader()):
+        clock.now += 10 - wait
+    meter.window(batch_size=1)
+    line = meter.advice(workers)
+    assert line == advice or (line and advice and line.startswith(advice))
+    assert meter.advice(workers) is None
 
 
 @pytest.mark.parametrize(

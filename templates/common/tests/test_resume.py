@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import Parse
 
-from engine.checkpoint import read_checkpoint
-from engine.exits import PreemptedError
+from engine.checkpoint import read_checkpoint, write_checkpoint
+from engine.exits import PreemptedError, UserError
 
 from train import Trainer, main
 
@@ -125,3 +125,21 @@ def test_torn_checkpoint_is_passed_over(
         capsys.readouterr().err
     )
     assert_equal_runs(tmp_path / "unbroken", tmp_path / "run")
+
+
+def test_changed_flag_is_named(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+    main(parse("--max_steps=1"))
+    main(parse("--max_steps=2", "--resume"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "--max_steps is 2; the checkpoint was saved with 1" in lines
+    assert not any("--seed" in line or "--resume" in line for line in lines)
+
+
+def test_other_classes_are_refused(parse: Parse, tmp_path: Path) -> None:
+    main(parse("--max_steps=1"))
+    path = tmp_path / "run" / "checkpoints" / "step_00000001.pt"
+    checkpoint = read_checkpoint(path)
+    checkpoint["classes"] = [f"{name}?" for name in checkpoint["classes"]]
+    write_checkpoint(checkpoint, path)
+    with pytest.raises(UserError, match=r"has the classes .*; the run began with .*\?"):
+        main(parse("--max_steps=2", "--resume"))
