@@ -176,7 +176,7 @@ def summary() -> Iterator[str]:
     yield "Next:"
     yield f"  cd {shlex.quote(here.name if beside else str(here))}"
     yield '  pip install -e ".[demo,dev]"'
-    yield "  python prepare_data.py && python train.py --epochs 10"
+    yield "  python prepare_data.py && python train.py --epochs 20"
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Render
-from refresh import VARIANTS
+from refresh import ROOT, VARIANTS
 
 pytestmark = pytest.mark.slow
 
@@ -54,3 +54,9 @@ def test_its_commands_work_one_after_another(render: Render) -> None:
     lines = python(project, "predict.py", best, "data/test/3", images[0]).splitlines()
     assert len(lines) == len(images) + 1
     assert re.fullmatch(r".*\.png: class \d, probability [01]\.\d{4}", lines[-1])
+
+
+def test_the_benchmark_still_runs() -> None:
+    """Its numbers are for people; here it only has to print them."""
+    output = python(ROOT, "benchmarks/training_loop.py", "--quick")
+    assert "train.py adds, without workers" in output

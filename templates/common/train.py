@@ -124,6 +124,7 @@ class Trainer:
                 initial=state.batch,
                 total=len(batches),
                 unit="batch",
+                mininterval=0.5,
                 dynamic_ncols=True,
                 disable=None,  # no bar where no terminal is: a redraw a batch fills a job's log
             )
@@ -144,13 +145,13 @@ class Trainer:
         with self.state.autocast():
             terms = self.parallel_model(batch)
         means = {name: values.mean() for name, values in terms.items()}
-        left = len(self.state.parameters)
-        for name, parameters in self.state.parameters.items():
-            left -= 1
-            # A loss sends gradients to its own optimizer's parameters alone: `inputs`. The next
-            # loss may go back through the same graph.
-            loss = self.state.scaler.scale(means[name] / self.options.accumulate)
-            loss.backward(inputs=parameters, retain_graph=left > 0)
+        losses = list(self.state.parameters)
+        for name in losses:
+            # A loss sends gradients to its own optimizer's parameters alone, if there are others.
+            # The next loss may go back through the same graph.
+            inputs = self.state.parameters[name] if len(losses) > 1 else None
+            loss = self.state.scaler.scale(means[name])
+            loss.backward(self.state.share, inputs=inputs, retain_graph=name != losses[-1])
         return {name: value.detach() for name, value in means.items()}
 
     def step(self) -> None:

@@ -169,7 +169,7 @@ def _add_device_arguments(group: Any) -> None:
 
 def _add_record_arguments(group: Any) -> None:
     group.add_argument(
-        "--log_every", type=number(int, 1), default=20, help="steps between two scalars"
+        "--log_every", type=number(int, 1), default=50, help="steps between two scalars"
     )
     group.add_argument(
         "--picture_every", type=number(int, 0), default=200, help="steps between pictures; 0: none"

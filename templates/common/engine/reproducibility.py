@@ -39,6 +39,11 @@ def seed_all(*parts: int) -> None:
     seed = derive_seed(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    seed_torch(seed)
+
+
+def seed_torch(seed: int) -> None:
+    """Seeds torch on every device."""
     torch.default_generator.manual_seed(seed)  # `torch.manual_seed` also looks at every backend
     if torch.cuda.is_initialized():
         # Replicas of one model draw different dropout masks: each device has a seed of its own.
@@ -47,8 +52,8 @@ def seed_all(*parts: int) -> None:
 
 
 def seed_step(seed: int, epoch: int, batch: int) -> None:
-    """Seeds what the model draws in one batch: dropout, noise."""
-    seed_all(seed, _STEPS, epoch, batch)
+    """Seeds what the model draws in one batch, dropout and noise: from torch, not from NumPy."""
+    seed_torch(derive_seed(seed, _STEPS, epoch, batch))
 
 
 def set_deterministic(deterministic: bool) -> None:

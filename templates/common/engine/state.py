@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,8 @@ class TrainingState:
     Attributes:
         parameters: each optimizer's trained parameters: where its loss may send gradients.
         schedulers: by the optimizers' names.
+        autocast: context in which the model computes its losses.
+        share: of one batch in the gradient of a step, shape ().
         scaler: of the loss, for float16; elsewhere it does nothing.
         ema: moving average of the weights, if --ema asks for one.
         epoch: passes over the training set that are done, with their tests.
@@ -56,8 +59,12 @@ class TrainingState:
             for name, optimizer in optimizers.items()
         }
         dtype = amp_dtype(device) if options.amp else torch.float32
-        self.autocast = partial(torch.autocast, device.type, dtype, enabled=options.amp)
+        self.autocast: Callable[[], AbstractContextManager[object]] = (
+            partial(torch.autocast, device.type, dtype) if options.amp else nullcontext
+        )
         self.scaler = GradScaler(device.type, enabled=dtype == torch.float16)
+        # What each batch adds to a loss's gradient: its share of the virtual batch.
+        self.share = torch.tensor(1 / options.accumulate, device=device)
         self.ema: AveragedModel | None = None
         if options.ema:
             average = get_ema_multi_avg_fn(options.ema)
