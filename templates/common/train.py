@@ -63,9 +63,8 @@ class Trainer:
         # 3. The model moves to its device; only then come the optimizers of its parameters.
         self.model = ResNetClassifier(options, self.classes).to(self.device)
         optimizers = self.model.build_optimizers(options)
-        self.total_steps = options.epochs * len(self.training_loader) // options.accumulate
-        if options.max_steps:
-            self.total_steps = min(self.total_steps, options.max_steps)
+        steps = options.epochs * len(self.training_loader) // options.accumulate
+        self.total_steps = min(steps, options.max_steps or steps)
         self.state = TrainingState(self.model, optimizers, self.total_steps, self.device, options)
         if options.compile:
             self.model.compile()  # in place, so the keys of its weights stay the same
@@ -238,7 +237,8 @@ def main(options: Namespace) -> None:
     if options.resume and not options.run_dir:
         raise exits.UserError("--resume continues the run in --run_dir: name it")
     if options.run_dir is None:
-        options.run_dir = time.strftime(f"runs/{ResNetClassifier.__name__}-%Y%m%d-%H%M%S")
+        started = time.strftime("%Y%m%d-%H%M%S")
+        options.run_dir = f"runs/{ResNetClassifier.__name__}-{started}"
     if options.num_workers is None:
         options.num_workers = loading.default_workers()
     if options.check_data:
