@@ -136,7 +136,7 @@ class Trainer:
                     continue  # the gradients of several batches make one step
                 self.step()
                 self.after_step(bar)
-                if self.stop or state.n_iter == self.total_steps:
+                if state.batch < len(batches) and (self.stop or state.n_iter == self.total_steps):
                     break
 
     def backward(self, batch: Any) -> dict[str, Tensor]:
@@ -187,7 +187,7 @@ class Trainer:
         self.record.scalars("train", state.n_iter, state.epoch, numbers)
         speed = self.meter.window(self.options.batch_size)
         self.record.curves("speed", state.n_iter, speed)
-        progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", numbers | speed)
+        progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", speed | numbers)
         if line := self.meter.advice(self.options.num_workers):
             bar.write(line)
 

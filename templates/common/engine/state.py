@@ -119,7 +119,8 @@ class TrainingState:
         for name, value in vars(options).items():
             before = checkpoint["options"].get(name)
             if value != before and name != "resume":
-                print(f"--{name} is {value}; the checkpoint was saved with {before}")
+                stays = ", which stays" if name == "lr" else ""
+                print(f"--{name} is {value}; the checkpoint was saved with {before}{stays}")
         load_model(self.model, checkpoint["model"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(checkpoint["optimizers"][name])
