@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SIZE, grey, save
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -14,18 +15,6 @@ from torchvision.transforms import v2
 import data
 from engine.exits import UserError
 from engine.images import BadImageError
-
-SIZE = 8  # side of the test images, in pixels
-
-
-def grey(level: int) -> Image.Image:
-    return Image.new("L", (SIZE, SIZE), level)
-
-
-def save(image: Image.Image, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    return path
 
 
 def parse(*flags: str, path: Path = Path("data"), size: int = SIZE) -> argparse.Namespace:

@@ -7,12 +7,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import prepare_data
 from engine.options import Parser, add_arguments_of, add_training_arguments
 from engine.stopping import SIGNALS
 
 Parse = Callable[..., argparse.Namespace]
+
+SIZE = 8  # side of the test images, in pixels
+
+
+def grey(level: int) -> Image.Image:
+    return Image.new("L", (SIZE, SIZE), level)
+
+
+def save(image: Image.Image, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -6,23 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SIZE, grey, save
 from PIL import Image
 
 from engine import images
 from engine.exits import UserError
 from engine.images import BadImageError, check_images, read_image
-
-SIZE = 8  # side of the test images, in pixels
-
-
-def grey(level: int) -> Image.Image:
-    return Image.new("L", (SIZE, SIZE), level)
-
-
-def save(image: Image.Image, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    return path
 
 
 def write_truncated(path: Path) -> None:
