@@ -32,6 +32,7 @@ from engine import exits, loading, progress, reproducibility
 from engine.checkpoint import Checkpoints, require_checkpoint
 from engine.distributed import parallelize, pick_device
 from engine.evaluation import evaluate, improves, numbers
+from engine.memory import keep_freed_memory
 from engine.prefetch import BackgroundBatches, to_device
 from engine.record import LossWindow, Record
 from engine.state import TrainingState, check_finite, load_fitting
@@ -53,6 +54,7 @@ class Trainer:
         reproducibility.set_deterministic(options.deterministic)
         reproducibility.seed_all(options.seed)
         self.device = pick_device(options.device)
+        keep_freed_memory()
 
         # 2. Data: a training and a test set, both with the training set's classes.
         training_set, self.test_set = data.build_datasets(options)
@@ -140,18 +142,17 @@ class Trainer:
                     break
 
     def backward(self, batch: Any) -> dict[str, Tensor]:
-        """Adds the batch's gradients, and returns each term's mean, shape (), on the device."""
+        """Adds the batch's gradients, and returns each term's values, (N,), on the device."""
         with self.state.autocast():
             terms = self.parallel_model(batch)
-        means = {name: values.mean() for name, values in terms.items()}
         losses = list(self.state.parameters)
         for name in losses:
             # A loss sends gradients to its own optimizer's parameters alone, if there are others.
             # The next loss may go back through the same graph.
             inputs = self.state.parameters[name] if len(losses) > 1 else None
-            loss = self.state.scaler.scale(means[name])
+            loss = self.state.scaler.scale(terms[name].mean())
             loss.backward(self.state.share, inputs=inputs, retain_graph=name != losses[-1])
-        return {name: value.detach() for name, value in means.items()}
+        return {name: values.detach() for name, values in terms.items()}
 
     def step(self) -> None:
         """Steps all optimizers at once: no loss is computed on another's new weights."""

@@ -3,17 +3,22 @@
 import argparse
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 import torch
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import image
 from torch import Tensor
 
 from engine.exits import DivergenceError
 from engine.options import save_config
+
+FLUSH_SECONDS = 10.0  # TensorBoard shows a point at most so much later; a flush waits for the disk
 
 
 class Record:
@@ -36,18 +41,23 @@ class Record:
         self._options = options
         self._n_iter = n_iter
         self._position = position
+        self._flushed = time.time()
 
     def __enter__(self) -> "Record":
         save_config(self._options, self._run_dir / "config.txt")
         self._lines = (self._run_dir / "metrics.jsonl").open("ab")
         self._lines.truncate(min(self._position, self._lines.tell()))
-        # Points that a crashed run wrote after its last checkpoint vanish from the curves.
-        self._writer = SummaryWriter(
-            str(self._run_dir),
-            purge_step=self._n_iter + 1 if self._n_iter else None,
-            flush_secs=10,
-            filename_suffix=f".{self._n_iter}",  # a resume within a second is another file, too
+        # `SummaryWriter` would send each point through a queue and two threads, at ten times the
+        # cost; its own parts write the same file from here.
+        self._events = EventsWriter(
+            str(self._run_dir / "events"),
+            f".{self._n_iter}",  # a resume within a second is another file, too
         )
+        if self._n_iter:
+            # Points that a crashed run wrote after its last checkpoint vanish from the curves.
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=self._n_iter + 1, session_log=start))
+        self.flush()
         return self
 
     def __exit__(
@@ -57,7 +67,7 @@ class Record:
         traceback: TracebackType | None,
     ) -> None:
         self._lines.close()
-        self._writer.close()
+        self._events.close()
 
     @property
     def position(self) -> int:
@@ -77,13 +87,24 @@ class Record:
             Summary.Value(tag=f"{split}/{name}", simple_value=value)
             for name, value in numbers.items()
         ]
-        # One event for all points: `add_scalar` sends each by itself through two threads.
-        self._writer.file_writer.add_summary(Summary(value=points), n_iter)
+        self._write(Event(step=n_iter, summary=Summary(value=points)))
 
     def pictures(self, split: str, n_iter: int, pictures: Mapping[str, Tensor]) -> None:
         """Writes pictures of shape (3, H, W) in [0, 1]."""
         for name, picture in pictures.items():
-            self._writer.add_image(f"{split}/{name}", picture.float().cpu().numpy(), n_iter)
+            summary = image(f"{split}/{name}", picture.float().cpu().numpy())
+            self._write(Event(step=n_iter, summary=summary))
+
+    def flush(self) -> None:
+        """Waits until the events are on the disk."""
+        self._events.flush()
+        self._flushed = time.time()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write_event(event)
+        if event.wall_time > self._flushed + FLUSH_SECONDS:
+            self.flush()
 
 
 class LossWindow:
@@ -100,7 +121,7 @@ class LossWindow:
         self._new: dict[str, list[Tensor]] = {}
 
     def append(self, terms: Mapping[str, Tensor]) -> None:
-        """Takes each term's mean over one batch, shape ()."""
+        """Takes each term's values over one batch, shape (N,); N is the same for every batch."""
         for name, value in terms.items():
             self._new.setdefault(name, []).append(value)
 
@@ -111,7 +132,7 @@ class LossWindow:
             DivergenceError: one of them is not finite.
         """
         for name, values in self._new.items():
-            numbers = torch.stack(values).tolist()
+            numbers = torch.stack(values).mean(dim=1).tolist()
             for age, number in enumerate(reversed(numbers)):
                 if not math.isfinite(number):
                     raise DivergenceError(

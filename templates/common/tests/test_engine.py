@@ -194,7 +194,7 @@ def test_record_continues_where_the_checkpoint_was(parse: Parse, tmp_path: Path)
 
 def test_window_averages_what_was_read_before_a_cut() -> None:
     window = LossWindow(accumulate=1, past={"loss": [1.0, 2.0]})
-    window.append({"loss": torch.tensor(6.0)})
+    window.append({"loss": torch.tensor([5.0, 7.0])})
     assert window.read(n_iter=3) == {"loss": [1.0, 2.0, 6.0]}
     assert window.means(n_iter=3) == {"loss": 3.0}
     assert window.read(n_iter=3) == {}
@@ -203,7 +203,7 @@ def test_window_averages_what_was_read_before_a_cut() -> None:
 def test_window_names_the_step_that_was_not_finite() -> None:
     window = LossWindow(accumulate=2, past={})
     for value in (1.0, 1.0, 1.0, math.nan, 1.0, 1.0):  # two batches a step: steps 5, 6, 7
-        window.append({"loss": torch.tensor(value)})
+        window.append({"loss": torch.tensor([1.0, value])})
     with pytest.raises(exits.DivergenceError, match=r"step 6: loss is nan; .* try a lower --lr"):
         window.read(n_iter=7)
 
