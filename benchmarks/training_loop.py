@@ -68,7 +68,7 @@ def summarize(values: Sequence[float]) -> dict[str, float]:
 def build_trainer(project: Project, options: argparse.Namespace) -> Iterator[Any]:
     """Builds train.py's trainer with its record open, and ends its workers afterwards."""
     trainer = project.train.Trainer(options)
-    with trainer.record, closing(trainer.training_loader):
+    with trainer.lock, trainer.record, closing(trainer.training_loader):
         yield trainer
 
 

@@ -37,10 +37,10 @@ torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Checkpoints Clock DivergenceError EfficiencyMeter LossWindow
-Malicious MetricCollection Namespace Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE
-Record ResumableBatchSampler SeededDataset Source StopRequest Tensor TestListing TestReadImage
-Trainer TrainingLoader TrainingState UserError
+Any BackgroundBatches BadImageError Checkpoints Clock DivergenceError EfficiencyMeter FailedError
+FullDisk LossWindow Malicious MetricCollection Namespace Numbers OPTIONS PICTURES Parser Path
+PreemptedError READABLE Record ResumableBatchSampler RunLock SeededDataset Source StepGuard
+StopRequest Tensor TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any CLASSES ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half ImageFolder

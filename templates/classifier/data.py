@@ -113,6 +113,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         for name in list_folders(root):
             if name not in classes:
                 raise UserError(f"{root / name}: no such class in training; rename or remove it")
+        self.root = root
         self.classes = list(classes)
         self.channels = channels
         self.transform = transform
@@ -147,6 +148,12 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             except BadImageError as error:
                 self.count_bad(neighbor, error)
         raise BadImageError("no good image is left; --check_data lists the bad ones")
+
+    @property
+    def fingerprint(self) -> str:
+        """What a resumed run must find again: the files, their labels, what is done to them."""
+        files = [(path.removeprefix(str(self.root)), label) for path, label in self.samples]
+        return repr((files, self.channels, vars(self.transform)))
 
     def count_bad(self, index: int, error: BadImageError) -> None:
         """Counts a bad file and logs it when it is first met; raises if it is one too many."""

@@ -25,7 +25,7 @@ from engine import exits
 from engine.checkpoint import require_checkpoint
 from engine.distributed import pick_device
 from engine.export import export
-from engine.state import restore_model
+from engine.weights import restore_model
 
 from resnetclassifier import ResNetClassifier
 

@@ -24,8 +24,8 @@ from engine.checkpoint import require_checkpoint
 from engine.distributed import pick_device
 from engine.evaluation import evaluate
 from engine.prefetch import to_device
-from engine.state import restore_model
 from engine.stopping import StopRequest
+from engine.weights import restore_model
 
 from resnetclassifier import ResNetClassifier
 

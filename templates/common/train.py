@@ -7,13 +7,12 @@ optimizer's name; each loss goes backward into its own optimizer's parameters, t
 """
 
 import sys
-import time
 from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from engine.options import Parser, add_arguments_of, add_training_arguments
+from engine.options import Parser, add_arguments_of, add_training_arguments, settle
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds: --help answers at once
     parser = Parser(description="Trains ResNetClassifier.")
@@ -22,21 +21,21 @@ if __name__ == "__main__":  # flags before torch, whose import takes seconds: --
     add_arguments_of("resnetclassifier.py", parser)
     OPTIONS = parser.parse_args()
 
-import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 from tqdm import tqdm
 
 import data
 from engine import exits, loading, progress, reproducibility
-from engine.checkpoint import Checkpoints, require_checkpoint
+from engine.checkpoint import Checkpoints
 from engine.distributed import parallelize, pick_device
-from engine.evaluation import evaluate, improves, numbers
+from engine.evaluation import evaluate, evenly_spaced, improves, numbers
+from engine.lock import RunLock
 from engine.memory import keep_freed_memory
 from engine.prefetch import BackgroundBatches, to_device
 from engine.record import LossWindow, Record
-from engine.state import TrainingState, check_finite, load_fitting
+from engine.state import TrainingState
 from engine.stopping import StopRequest
+from engine.weights import check_finite, fine_tune
 
 from resnetclassifier import ResNetClassifier
 
@@ -67,19 +66,20 @@ class Trainer:
         optimizers = self.model.build_optimizers(options)
         steps = options.epochs * len(self.training_loader) // options.accumulate
         self.total_steps = min(steps, options.max_steps or steps)
-        self.state = TrainingState(self.model, optimizers, self.total_steps, self.device, options)
+        self.state = TrainingState(self.model, optimizers, self.total_steps, options, training_set)
         if options.compile:
             self.model.compile()  # in place, so the keys of its weights stay the same
         self.parallel_model = parallelize(self.model, self.device, options)
 
         # 4. Resume: the newest good checkpoint holds every number that decides the next step.
         self.run_dir = Path(options.run_dir)
+        self.lock = RunLock(self.run_dir)  # of two runs in one folder, the last would win
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints", options.keep)
         self.begin()
 
         # 5. The record comes last, since its curves go on from the step of the checkpoint.
         self.record = Record(self.run_dir, options, self.state.n_iter, self.state.position)
-        self.window = LossWindow(options.accumulate, self.state.window)
+        self.window = LossWindow(self.state.window)
         self.meter = progress.EfficiencyMeter(self.device)
 
     def begin(self) -> None:
@@ -92,9 +92,7 @@ class Trainer:
             self.state.load_state_dict(checkpoint, options, self.classes)
             print(f"resumed {self.run_dir} at step {self.state.n_iter}")
         elif options.path_to_checkpoint:
-            weights = require_checkpoint(options.path_to_checkpoint)["model"]
-            for name in load_fitting(self.model, weights):
-                print(f"{name} is not in {options.path_to_checkpoint}, or of another shape: new")
+            fine_tune(self.model, options.path_to_checkpoint)
         else:
             print(f"new run in {self.run_dir}")
 
@@ -102,7 +100,7 @@ class Trainer:
         """Trains to the last epoch or step; each epoch ends with a test and a checkpoint."""
         options, state = self.options, self.state
         self.stop.listen()
-        with self.record, closing(self.training_loader):
+        with self.lock, self.record, self.checkpoints, closing(self.training_loader):
             while state.epoch < options.epochs and state.n_iter < self.total_steps:
                 self.train_epoch()
                 is_best = self.test_is_due() and self.test()
@@ -110,7 +108,10 @@ class Trainer:
                     state.epoch, state.batch = state.epoch + 1, 0
                 self.save(is_best)
                 if self.stop:
-                    raise self.stop.error(self.run_dir)
+                    break
+            self.checkpoints.wait()
+        if self.stop:
+            raise self.stop.error(self.run_dir)
         print(f"done; look at it with: tensorboard --logdir {self.run_dir.parent}")
 
     def train_epoch(self) -> None:
@@ -150,25 +151,29 @@ class Trainer:
             # A loss sends gradients to its own optimizer's parameters alone, if there are others.
             # The next loss may go back through the same graph.
             inputs = self.state.parameters[name] if len(losses) > 1 else None
-            loss = self.state.scaler.scale(terms[name].mean())
+            loss = terms[name].mean()
+            self.state.guard.add(name, loss)
+            loss = self.state.scaler.scale(loss)
             loss.backward(self.state.share, inputs=inputs, retain_graph=name != losses[-1])
         return {name: values.detach() for name, values in terms.items()}
 
     def step(self) -> None:
         """Steps all optimizers at once: no loss is computed on another's new weights."""
         state, clip_grad = self.state, self.options.clip_grad
-        for name, optimizer in state.optimizers.items():
-            if clip_grad:
-                state.scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(state.parameters[name], clip_grad)
-            state.scaler.step(optimizer)
-            optimizer.zero_grad()
-        state.scaler.update()
-        for scheduler in state.schedulers.values():
-            scheduler.step()
-        if state.ema:
-            state.ema.update_parameters(self.model)
         state.n_iter += 1
+        if state.guard.allows(state.n_iter):
+            for name, optimizer in state.optimizers.items():
+                if clip_grad:
+                    state.scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(state.parameters[name], clip_grad)
+                state.scaler.step(optimizer)
+            state.scaler.update()
+            for scheduler in state.schedulers.values():
+                scheduler.step()
+            if state.ema:
+                state.ema.update_parameters(self.model)
+        for optimizer in state.optimizers.values():
+            optimizer.zero_grad()
 
     def after_step(self, bar: "tqdm[Any]") -> None:
         """Logs, shows and saves where the step's number says so."""
@@ -183,7 +188,7 @@ class Trainer:
     def log(self, bar: "tqdm[Any]") -> None:
         """Reads the window's terms back from the device, once, and records them."""
         state = self.state
-        numbers = self.window.means(state.n_iter)
+        numbers = self.window.means()
         numbers["lr"] = next(iter(state.optimizers.values())).param_groups[0]["lr"]
         self.record.scalars("train", state.n_iter, state.epoch, numbers)
         speed = self.meter.window(self.options.batch_size)
@@ -194,9 +199,7 @@ class Trainer:
 
     def show_pictures(self) -> None:
         """Records the pictures of one fixed batch, taken evenly from the test set."""
-        size = len(self.test_set)
-        chosen = torch.linspace(0, size - 1, min(size, PICTURES)).long().tolist()
-        batch = to_device(default_collate([self.test_set[i] for i in chosen]), self.device)
+        batch = to_device(evenly_spaced(self.test_set, PICTURES), self.device)
         model = self.state.tested_model.eval()
         self.record.pictures("test", self.state.n_iter, model.pictures(batch))
         self.model.train()
@@ -212,6 +215,7 @@ class Trainer:
     def test(self) -> bool:
         """Tests the model, and says whether it is the best so far."""
         state, model = self.state, self.state.tested_model
+        check_finite(model, state.n_iter)
         metrics = evaluate(model, self.test_loader, self.device, self.options, self.stop)
         if self.stop:
             return False  # the pass was cut short: it will be done anew
@@ -225,23 +229,18 @@ class Trainer:
         return is_best
 
     def save(self, is_best: bool = False) -> None:
-        """Saves a checkpoint, once all in it is seen to be finite."""
+        """Saves a checkpoint in the background, once all in it is seen to be finite."""
         state = self.state
-        state.window = self.window.read(state.n_iter)
+        state.window = self.window.read()
         check_finite(self.model, state.n_iter)
         state.position = self.record.position
-        self.checkpoints.save(state.state_dict(self.options, self.classes), is_best)
+        checkpoint = state.state_dict(self.options, self.classes)
+        self.checkpoints.save(checkpoint, is_best, self.record.sync)
 
 
 def main(options: Namespace) -> None:
     """Settles what the flags leave open, then trains."""
-    if options.resume and not options.run_dir:
-        raise exits.UserError("--resume continues the run in --run_dir: name it")
-    if options.run_dir is None:
-        started = time.strftime("%Y%m%d-%H%M%S")
-        options.run_dir = f"runs/{ResNetClassifier.__name__}-{started}"
-    if options.num_workers is None:
-        options.num_workers = loading.default_workers()
+    settle(options, ResNetClassifier.__name__, loading.default_workers())
     if options.check_data:
         data.check_data(options)
     Trainer(options).run()

@@ -11,12 +11,17 @@ import pickle
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
-from engine.exits import UserError
+from engine.exits import FailedError, UserError
 
 _DIGEST_LENGTH = 64  # SHA-256 in hexadecimal digits
 _MARK = b"sha256:"
@@ -28,6 +33,8 @@ _SEAL = (len(_MARK) + _DIGEST_LENGTH).to_bytes(
 class Checkpoints:
     """The folder of a run's checkpoints: `step_*.pt`, `last.pt` and `best.pt`.
 
+    A checkpoint is written by a thread, while the training goes on.
+
     Args:
         folder: made if it is missing.
         keep: number of `step_*.pt` files that stay, the newest.
@@ -36,18 +43,60 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("*.tmp"):  # of a save that was killed
             leftover.unlink()
 
-    def save(self, state: dict[str, Any], is_best: bool = False) -> None:
-        """Writes the state as `step_<n_iter>.pt`, names it last (and best), removes the oldest."""
+    def save(
+        self,
+        state: dict[str, Any],
+        is_best: bool = False,
+        first: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Writes the state as `step_<n_iter>.pt`, names it last (and best), removes the oldest.
+
+        It returns as soon as the state is copied, and a save before this one has ended. A save
+        that fails is named on stderr, and leaves the checkpoints as they were.
+
+        Args:
+            state: plain types and tensors.
+            is_best: whether to name it best, too.
+            first: called before anything is written.
+        """
+        with suppress(FailedError):  # it has been named already
+            self.wait()
+        self._writing = self._thread.submit(self._write, copy_to_cpu(state), is_best, first)
+
+    def _write(self, state: dict[str, Any], is_best: bool, first: Callable[[], None]) -> None:
         path = self.folder / f"step_{state['n_iter']:08d}.pt"
-        write_checkpoint(state, path)
-        for name in ["last.pt", "best.pt"] if is_best else ["last.pt"]:
-            _name_also(path, self.folder / name)
-        for old in self._steps()[: -self.keep]:
-            old.unlink(missing_ok=True)
+        try:
+            first()
+            write_checkpoint(state, path)
+            for name in ["last.pt", "best.pt"] if is_best else ["last.pt"]:
+                _name_also(path, self.folder / name)
+            for old in self._steps()[: -self.keep]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            line = f"{path} is not saved: {error.strerror}"
+            tqdm.write(f"{line}; training goes on", file=sys.stderr)
+            raise FailedError(f"{line}; an older checkpoint, if any, is whole") from error
+
+    def wait(self) -> None:
+        """Waits for the last save.
+
+        Raises:
+            FailedError: it could not be written.
+        """
+        if self._writing:
+            self._writing.result()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown()  # once it has written what it has
 
     def newest(self) -> dict[str, Any] | None:
         """Returns the newest good checkpoint, naming on stderr those passed over; None if none."""
@@ -58,10 +107,23 @@ class Checkpoints:
                 continue
             except UserError as error:
                 print(f"{error}: passed over", file=sys.stderr)
+            except OSError as error:
+                print(f"{path} cannot be read ({error.strerror}): passed over", file=sys.stderr)
         return None
 
     def _steps(self) -> list[Path]:
         return sorted(self.folder.glob("step_*.pt"))
+
+
+def copy_to_cpu(state: Any) -> Any:
+    """Returns a copy of nested dicts, lists and tuples, with their tensors on the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: copy_to_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(copy_to_cpu, state))
+    return state
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -70,27 +132,61 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     Args:
         state: plain types and tensors, which `torch.load(..., weights_only=True)` reads.
         path: the temporary file lies beside it, since a rename across disks would be a copy.
+
+    Raises:
+        OSError: it cannot be written; nothing has changed.
     """
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w+b") as file:
-        torch.save(state, file)
+    try:
+        _write_sealed(state, temporary)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):  # what is there of it takes room
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _write_sealed(state: dict[str, Any], path: Path) -> None:
+    """Writes the state with its digest, and waits until all of it is on the disk."""
+    with path.open("w+b") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own, over that of a write
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         # The last two bytes of a zip archive without a comment are the comment's length.
         file.seek(-2, os.SEEK_END)
         file.write(_SEAL)
         file.write(_digest(file, file.tell()))
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Returns the state that `write_checkpoint` wrote, on the CPU, once its digest is checked.
 
+    Its tensors are the file's own bytes, mapped into memory: what is not copied is never read.
+
     Raises:
         UserError: the file is torn, altered or no checkpoint of ours.
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it cannot be read.
     """
+    _check_bytes(path)
+    try:  # weights_only: a checkpoint from elsewhere must not be able to run code
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than plain types and tensors: refused") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} is no checkpoint of this project") from error
+    if not isinstance(state, dict) or "model" not in state:
+        raise UserError(f"{path} is no checkpoint of this project")
+    return state
+
+
+def _check_bytes(path: str | Path) -> None:
+    """Raises UserError if the file is torn or altered, or would take more memory than it has."""
     with Path(path).open("rb") as file:
         length = file.seek(0, os.SEEK_END) - _DIGEST_LENGTH
         file.seek(max(0, length - len(_SEAL)))
@@ -98,15 +194,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise UserError(f"{path} is torn, or no checkpoint of this project")
         if _digest(file, length) != file.read():
             raise UserError(f"{path} is damaged: its digest does not match its bytes")
-        with zipfile.ZipFile(file) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise UserError(f"{path} has compressed entries, which a checkpoint never has")
-        try:  # weights_only: a checkpoint from elsewhere must not be able to run code
-            file.seek(0)
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise UserError(f"{path} holds more than plain types and tensors: refused") from error
-    return state
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{path} is no checkpoint of this project") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise UserError(f"{path} has compressed entries, which a checkpoint never has")
+    if sum(entry.file_size for entry in entries) > length:
+        raise UserError(f"{path} claims to hold more bytes than it has")
 
 
 def require_checkpoint(path: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 from tqdm import tqdm
 
@@ -29,6 +30,13 @@ def evaluate(
                 break
             model.evaluate(batch, metrics)
     return metrics
+
+
+def evenly_spaced(dataset: Any, count: int) -> Any:
+    """Returns a batch of at most `count` samples, taken evenly from the whole of the set."""
+    size = len(dataset)
+    chosen = torch.linspace(0, size - 1, min(size, count)).long().tolist()
+    return default_collate([dataset[index] for index in chosen])
 
 
 def numbers(metrics: MetricCollection) -> dict[str, float]:

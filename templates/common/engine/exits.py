@@ -11,7 +11,11 @@ class UserError(Exception):
     """Wrong use or bad input: one line that names the flag or file and says what to do."""
 
 
-class DivergenceError(Exception):
+class FailedError(Exception):
+    """The machine could not do it, memory or disk: one line that says what to change."""
+
+
+class DivergenceError(FailedError):
     """The training left the finite numbers: one line that names the step and the term."""
 
 
@@ -21,8 +25,24 @@ class PreemptedError(Exception):
 
 STATUSES: dict[type[Exception], int] = {
     UserError: WRONG_USE,
-    DivergenceError: FAILED,
+    FailedError: FAILED,
     PreemptedError: STOPPED,
+}
+
+# What torch says when the machine gives out, which no type of exception tells; what to do then.
+ADVICE = {
+    ("out of memory", "can't allocate memory"): (
+        "out of memory: lower --batch_size (now {batch_size}), or --img_size; in training, "
+        "--accumulate makes up for smaller batches"
+    ),
+    ("shared memory", "unable to write to file </torch"): (
+        "the workers' shared memory is full: lower --num_workers (now {num_workers}) or "
+        "--batch_size, or enlarge /dev/shm (docker run --shm-size=2g)"
+    ),
+    ("killed by signal", "exited unexpectedly"): (
+        "a worker that loads data was killed, as the system does when memory runs out: lower "
+        "--num_workers (now {num_workers}) or --batch_size; in a container, enlarge /dev/shm"
+    ),
 }
 
 
@@ -35,7 +55,21 @@ def run(main: Callable[[argparse.Namespace], None], options: argparse.Namespace)
         message = str(error).strip().splitlines()[-1].removeprefix(f"{_path(type(error))}: ")
         print(message, file=sys.stderr)
         return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
+    except (RuntimeError, MemoryError) as error:
+        advice = find_advice(str(error) or "out of memory")
+        if advice is None:
+            raise
+        print(advice.format_map(vars(options)), file=sys.stderr)
+        return FAILED
     return DONE
+
+
+def find_advice(message: str) -> str | None:
+    """Returns what to do about a fault of the machine that torch speaks of; None for a bug."""
+    for words, advice in ADVICE.items():
+        if any(word in message for word in words):
+            return advice
+    return None
 
 
 def _path(kind: type) -> str:

@@ -8,11 +8,12 @@ import __future__
 import argparse
 import ast
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine.exits import WRONG_USE
+from engine.exits import WRONG_USE, UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -73,6 +74,12 @@ def _add_run_arguments(group: Any) -> None:
         help="continue the run in --run_dir at its newest good checkpoint; start it if none",
     )
     group.add_argument(
+        "--allow_changes",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="resume even where changed flags or data keep the run from going on exactly",
+    )
+    group.add_argument(
         "--path_to_checkpoint", help="start from these weights, at epoch 0 (fine-tuning)"
     )
     group.add_argument(
@@ -130,6 +137,12 @@ def _add_optimization_arguments(group: Any) -> None:
         type=number(float, 0),
         default=0.0,
         help="largest norm of each optimizer's gradient; 0: off",
+    )
+    group.add_argument(
+        "--max_bad_steps",
+        type=number(int, 1),
+        default=10,
+        help="steps in a row with a loss or gradient that is not finite, which end the run",
     )
     group.add_argument(
         "--ema",
@@ -211,6 +224,20 @@ def add_arguments_of(filename: str, parser: argparse.ArgumentParser) -> None:
             flags = __future__.annotations.compiler_flag  # so that annotations stay unread
             exec(compile(lifted, str(path), "exec", flags), namespace)
             namespace["add_arguments"](parser.add_argument_group(filename.removesuffix(".py")))
+
+
+def settle(options: argparse.Namespace, model_name: str, workers: int) -> None:
+    """Sets what the flags of a training leave open.
+
+    Raises:
+        UserError: --resume has no run to continue.
+    """
+    if options.resume and not options.run_dir:
+        raise UserError("--resume continues the run in --run_dir: name it")
+    if options.run_dir is None:
+        options.run_dir = f"runs/{model_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if options.num_workers is None:
+        options.num_workers = workers
 
 
 def save_config(options: argparse.Namespace, path: Path) -> None:

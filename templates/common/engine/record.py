@@ -3,8 +3,12 @@
 import argparse
 import json
 import math
+import os
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -14,8 +18,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import image
 from torch import Tensor
+from tqdm import tqdm
 
-from engine.exits import DivergenceError
 from engine.options import save_config
 
 FLUSH_SECONDS = 10.0  # TensorBoard shows a point at most so much later; a flush waits for the disk
@@ -27,8 +31,11 @@ class Record:
     `metrics.jsonl` holds one object a line: n_iter, epoch, split and the numbers that the training
     itself determines, so two equal runs write equal files. Speeds go to TensorBoard alone.
 
+    A full disk ends no run: lines wait until they can be written, and no checkpoint counts on a
+    line that is not; curves lack the points of that time.
+
     Args:
-        run_dir: the run's folder; made if it is missing.
+        run_dir: the run's folder.
         options: written to config.txt.
         n_iter: step from which the run continues; events after it are purged.
         position: length in bytes of metrics.jsonl at that step; what lies behind it is cut off.
@@ -40,24 +47,24 @@ class Record:
         self._run_dir = run_dir
         self._options = options
         self._n_iter = n_iter
-        self._position = position
+        self._position = position  # in metrics.jsonl, behind the last whole line
+        self._waiting = b""  # lines that are not in the file yet
+        self._lock = threading.Lock()  # a save calls `sync` from its thread
+        self._failure = ""
+        self._events: EventsWriter | None = None
         self._flushed = time.time()
 
     def __enter__(self) -> "Record":
         save_config(self._options, self._run_dir / "config.txt")
-        self._lines = (self._run_dir / "metrics.jsonl").open("ab")
-        self._lines.truncate(min(self._position, self._lines.tell()))
-        # `SummaryWriter` would send each point through a queue and two threads, at ten times the
-        # cost; its own parts write the same file from here.
-        self._events = EventsWriter(
-            str(self._run_dir / "events"),
-            f".{self._n_iter}",  # a resume within a second is another file, too
-        )
+        path = self._run_dir / "metrics.jsonl"
+        path.touch()
+        self._lines = path.open("r+b", buffering=0)
+        self._position = min(self._position, path.stat().st_size)
+        self._lines.truncate(self._position)
         if self._n_iter:
             # Points that a crashed run wrote after its last checkpoint vanish from the curves.
             start = SessionLog(status=SessionLog.START)
-            self._write(Event(step=self._n_iter + 1, session_log=start))
-        self.flush()
+            self._write_event(self._n_iter + 1, session_log=start)
         return self
 
     def __exit__(
@@ -67,19 +74,35 @@ class Record:
         traceback: TracebackType | None,
     ) -> None:
         self._lines.close()
-        self._events.close()
-
-    @property
-    def position(self) -> int:
-        """Length of metrics.jsonl in bytes."""
-        return self._lines.tell()
+        if self._events:
+            with self._reported():
+                self._events.close()
 
     def scalars(self, split: str, n_iter: int, epoch: int, numbers: Mapping[str, float]) -> None:
         """Writes one line and one point a curve."""
         line = {"n_iter": n_iter, "epoch": epoch, "split": split} | dict(numbers)
-        self._lines.write(json.dumps(line).encode() + b"\n")
-        self._lines.flush()
+        with self._lock:
+            self._waiting += json.dumps(line).encode() + b"\n"
+        try:
+            self._write_lines()
+        except OSError as error:
+            self._report("metrics.jsonl", error)
         self.curves(split, n_iter, numbers)
+
+    def _write_lines(self) -> None:
+        with self._lock:
+            self._lines.seek(self._position)  # over what a failed write may have left
+            left = self._waiting
+            while left:
+                left = left[self._lines.write(left) :]
+            self._position += len(self._waiting)
+            self._waiting = b""
+
+    @property
+    def position(self) -> int:
+        """Length of metrics.jsonl in bytes, once the lines that wait are written."""
+        with self._lock:
+            return self._position + len(self._waiting)
 
     def curves(self, split: str, n_iter: int, numbers: Mapping[str, float]) -> None:
         """Writes one point a curve, to TensorBoard alone."""
@@ -87,64 +110,88 @@ class Record:
             Summary.Value(tag=f"{split}/{name}", simple_value=value)
             for name, value in numbers.items()
         ]
-        self._write(Event(step=n_iter, summary=Summary(value=points)))
+        self._write_event(n_iter, summary=Summary(value=points))
 
     def pictures(self, split: str, n_iter: int, pictures: Mapping[str, Tensor]) -> None:
         """Writes pictures of shape (3, H, W) in [0, 1]."""
         for name, picture in pictures.items():
             summary = image(f"{split}/{name}", picture.float().cpu().numpy())
-            self._write(Event(step=n_iter, summary=summary))
+            self._write_event(n_iter, summary=summary)
 
-    def flush(self) -> None:
-        """Waits until the events are on the disk."""
-        self._events.flush()
-        self._flushed = time.time()
+    def sync(self) -> None:
+        """Waits until the lines and the curves are on the disk, as a checkpoint assumes.
 
-    def _write(self, event: Event) -> None:
-        event.wall_time = time.time()
-        self._events.write_event(event)
-        if event.wall_time > self._flushed + FLUSH_SECONDS:
-            self.flush()
+        Raises:
+            OSError: lines cannot be written; they go on waiting.
+        """
+        self._write_lines()
+        os.fsync(self._lines.fileno())
+        if events := self._events:
+            with self._reported():
+                events.flush()
+
+    def _write_event(self, n_iter: int, **content: Summary | SessionLog) -> None:
+        now = time.time()
+        event = Event(step=n_iter, wall_time=now, **content)
+        with self._reported():
+            # `SummaryWriter` would send each event through a queue and two threads, at ten times
+            # the cost; its own parts write the same file from here.
+            if self._events is None:  # its suffix: a resume within a second is another file, too
+                self._events = EventsWriter(str(self._run_dir / "events"), f".{n_iter}")
+            self._events.write_event(event)
+            if now > self._flushed + FLUSH_SECONDS:
+                self._flushed = now
+                self._events.flush()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Names a failure to write events; the next one opens a new file, whole records only."""
+        try:
+            yield
+        except OSError as error:
+            self._events = None
+            self._report("the curves", error)
+
+    def _report(self, what: str, error: OSError) -> None:
+        """Names a failure once."""
+        line = f"{self._run_dir}: {what} cannot be written: {error.strerror}"
+        if line != self._failure:
+            tqdm.write(f"{line}; training goes on", file=sys.stderr)
+        self._failure = line
 
 
 class LossWindow:
     """The terms of the batches since the last log: kept on the device, read back all at once.
 
     Args:
-        accumulate: batches a step, to name the step of a term that is not finite.
         past: what `read` returned when the run that this one resumes was saved.
     """
 
-    def __init__(self, accumulate: int, past: Mapping[str, list[float]]) -> None:
-        self._accumulate = accumulate
+    def __init__(self, past: Mapping[str, list[float]]) -> None:
         self._past = dict(past)
         self._new: dict[str, list[Tensor]] = {}
 
     def append(self, terms: Mapping[str, Tensor]) -> None:
         """Takes each term's values over one batch, shape (N,); N is the same for every batch."""
-        for name, value in terms.items():
-            self._new.setdefault(name, []).append(value)
+        for name, values in terms.items():
+            self._new.setdefault(name, []).append(values)
 
-    def read(self, n_iter: int) -> dict[str, list[float]]:
-        """Returns the window's terms, read back from the device; `n_iter` is the newest's step.
-
-        Raises:
-            DivergenceError: one of them is not finite.
-        """
+    def read(self) -> dict[str, list[float]]:
+        """Returns each batch's mean of each term, read back from the device."""
         for name, values in self._new.items():
-            numbers = torch.stack(values).mean(dim=1).tolist()
-            for age, number in enumerate(reversed(numbers)):
-                if not math.isfinite(number):
-                    raise DivergenceError(
-                        f"step {n_iter - age // self._accumulate}: {name} is {number}; nothing was "
-                        "saved since; try a lower --lr, or --warmup, or --clip_grad"
-                    )
-            self._past[name] = self._past.get(name, []) + numbers
+            means = torch.stack(values).mean(dim=1).tolist()
+            self._past[name] = self._past.get(name, []) + means
         self._new = {}
         return self._past
 
-    def means(self, n_iter: int) -> dict[str, float]:
-        """Returns each term's mean over the window, and starts the next; raises as `read` does."""
-        means = {name: math.fsum(terms) / len(terms) for name, terms in self.read(n_iter).items()}
+    def means(self) -> dict[str, float]:
+        """Returns each term's mean over the window, and starts the next.
+
+        A batch whose term is not finite is left out: its step was not applied.
+        """
+        means = {}
+        for name, terms in self.read().items():
+            if finite := [term for term in terms if math.isfinite(term)]:
+                means[name] = math.fsum(finite) / len(finite)
         self._past = {}
         return means

@@ -1,6 +1,8 @@
 """Learning-rate schedules, stepped once per optimizer step."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -27,3 +29,14 @@ def build_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total_step
         return 1.0
 
     return LambdaLR(optimizer, factor)
+
+
+def restore_scheduler(scheduler: LambdaLR, state: Mapping[str, Any]) -> None:
+    """Takes up the saved place in the schedule; the rates themselves follow from today's flags."""
+    scheduler.load_state_dict(dict(state) | {"base_lrs": scheduler.base_lrs})
+    rates = [
+        base * factor(scheduler.last_epoch)
+        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

@@ -1,8 +1,10 @@
 """Checkpoints: whole or not there, read only when every byte is right, bounded in number."""
 
+import copy
 import os
 import pickle
 import random
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ import pytest
 import torch
 
 from engine.checkpoint import Checkpoints, read_checkpoint, require_checkpoint, write_checkpoint
-from engine.exits import UserError
-from engine.state import load_fitting, load_model
+from engine.exits import FailedError, UserError
+from engine.weights import load_fitting, load_model
 
 
 def state(n_iter: int = 1) -> dict[str, Any]:
@@ -91,6 +93,23 @@ def test_compressed_entries_are_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "b.pt")
 
 
+def test_more_bytes_than_the_file_has_are_refused(tmp_path: Path) -> None:
+    """Entries that share their bytes: a small file that would fill the memory."""
+    write_checkpoint(state(), tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
+        archive.comment = b""
+        first = archive.infolist()[0]
+        for number in range(100):
+            twin = copy.copy(first)
+            twin.filename = f"twin{number}"
+            twin.file_size = twin.compress_size = 1000
+            archive.filelist.append(twin)
+        archive._didModify = True  # type: ignore[attr-defined]  # or it would not be written
+    seal(tmp_path / "a.pt")
+    with pytest.raises(UserError, match="claims to hold more bytes than it has"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
 def test_failing_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_checkpoint(state(1), tmp_path / "a.pt")
 
@@ -107,10 +126,55 @@ def test_newest_are_kept_and_the_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     for n_iter in range(1, 6):
         checkpoints.save(state(n_iter), is_best=n_iter == 2)
+    checkpoints.wait()
     names = {"step_00000004.pt", "step_00000005.pt", "last.pt", "best.pt"}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert read_checkpoint(tmp_path / "best.pt")["n_iter"] == 2
     assert read_checkpoint(tmp_path / "last.pt")["n_iter"] == 5
+
+
+def test_saved_is_what_the_state_was_at_the_save(tmp_path: Path) -> None:
+    checkpoints, weight = Checkpoints(tmp_path, keep=1), torch.zeros(3)
+    started = threading.Event()
+    window = [1.0]
+
+    def first() -> None:
+        started.wait()
+
+    checkpoints.save({"model": {"weight": weight}, "window": window, "n_iter": 1}, first=first)
+    weight += 1  # the training goes on before a byte is written
+    window.append(2.0)
+    started.set()
+    checkpoints.wait()
+    read = read_checkpoint(tmp_path / "last.pt")
+    assert torch.equal(read["model"]["weight"], torch.zeros(3))
+    assert read["window"] == [1.0]
+
+
+def test_failed_save_is_named_and_the_next_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(state(1))
+    checkpoints.wait()
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        checkpoints.save(state(2))
+        with pytest.raises(FailedError, match=r"step_00000002\.pt is not saved: No space left"):
+            checkpoints.wait()
+    line = f"{tmp_path / 'step_00000002.pt'} is not saved: No space left on device"
+    assert capsys.readouterr().err == f"{line}; training goes on\n"
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest["n_iter"] == 1
+    assert not list(tmp_path.glob("*.tmp"))  # what was written of it took room
+    checkpoints.save(state(3))
+    checkpoints.wait()
+    assert read_checkpoint(tmp_path / "last.pt")["n_iter"] == 3
 
 
 def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path) -> None:
@@ -123,6 +187,7 @@ def test_newest_good_one_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     checkpoints = Checkpoints(tmp_path, keep=3)
     for n_iter in (1, 2, 3):
         checkpoints.save(state(n_iter))
+    checkpoints.wait()
     for n_iter in (2, 3):
         (tmp_path / f"step_{n_iter:08d}.pt").write_bytes(b"")
     found = checkpoints.newest()

@@ -1,8 +1,6 @@
 """The smaller parts: seeds and sampling, the meter, the schedules, the record, the flags."""
 
 import argparse
-import json
-import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,6 @@ from conftest import Parse
 
 from engine import exits, options, progress
 from engine.progress import EfficiencyMeter
-from engine.record import LossWindow, Record
 from engine.reproducibility import (
     ResumableBatchSampler,
     derive_seed,
@@ -173,41 +170,6 @@ def test_schedule_rises_then_falls(schedule: str, expected: list[float]) -> None
     assert [rates[4], rates[14], rates[24]] == pytest.approx(expected)
 
 
-def test_record_continues_where_the_checkpoint_was(parse: Parse, tmp_path: Path) -> None:
-    with Record(tmp_path, parse(), n_iter=0, position=0) as record:
-        record.scalars("train", 1, 0, {"loss": 3.0})
-        position = record.position
-        record.scalars("train", 2, 0, {"loss": 2.5})  # after the last checkpoint
-    with Record(tmp_path, parse(), n_iter=1, position=position) as record:
-        record.scalars("train", 2, 0, {"loss": 2.0})
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["n_iter"], line["loss"]) for line in lines] == [(1, 3.0), (2, 2.0)]
-
-    event_accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
-    )
-    events = event_accumulator.EventAccumulator(str(tmp_path))
-    events.Reload()
-    points = [(point.step, point.value) for point in events.Scalars("train/loss")]
-    assert points == [(1, 3.0), (2, 2.0)]
-
-
-def test_window_averages_what_was_read_before_a_cut() -> None:
-    window = LossWindow(accumulate=1, past={"loss": [1.0, 2.0]})
-    window.append({"loss": torch.tensor([5.0, 7.0])})
-    assert window.read(n_iter=3) == {"loss": [1.0, 2.0, 6.0]}
-    assert window.means(n_iter=3) == {"loss": 3.0}
-    assert window.read(n_iter=3) == {}
-
-
-def test_window_names_the_step_that_was_not_finite() -> None:
-    window = LossWindow(accumulate=2, past={})
-    for value in (1.0, 1.0, 1.0, math.nan, 1.0, 1.0):  # two batches a step: steps 5, 6, 7
-        window.append({"loss": torch.tensor([1.0, value])})
-    with pytest.raises(exits.DivergenceError, match=r"step 6: loss is nan; .* try a lower --lr"):
-        window.read(n_iter=7)
-
-
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -244,26 +206,3 @@ def test_flags_are_lifted_without_running_their_file(
     parser = argparse.ArgumentParser()
     options.add_arguments_of("model.py", parser)
     assert parser.parse_args([]).depth == 3
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "line"),
-    [
-        (exits.UserError("a.png: bad"), 2, "a.png: bad"),
-        (
-            exits.UserError("Caught it\nTraceback:\nengine.exits.UserError: a.png: bad"),
-            2,
-            "a.png: bad",
-        ),
-        (exits.DivergenceError("step 3"), 1, "step 3"),
-        (exits.PreemptedError("saved"), 75, "saved"),
-    ],
-)
-def test_error_becomes_status_and_line(
-    capsys: pytest.CaptureFixture[str], error: Exception, status: int, line: str
-) -> None:
-    def main(_: argparse.Namespace) -> None:
-        raise error
-
-    assert exits.run(main, argparse.Namespace()) == status
-    assert capsys.readouterr().err == f"{line}\n"

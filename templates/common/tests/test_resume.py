@@ -1,5 +1,6 @@
 """A run that was cut and resumed ends, bit for bit, as one that was not."""
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,58 @@ def test_changed_flag_is_named(parse: Parse, capsys: pytest.CaptureFixture[str])
     lines = capsys.readouterr().out.splitlines()
     assert "--max_steps is 2; the checkpoint was saved with 1" in lines
     assert not any("--seed" in line or "--resume" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("--seed=1", "--seed is 1; the checkpoint was saved with 0: give that, or --allow_changes"),
+        ("--batch_size=16", "--batch_size is 16; the checkpoint was saved with 32"),
+        ("--accumulate=2", "--accumulate is 2; the checkpoint was saved with 1"),
+        ("--img_size=8", "--img_size is 8; the checkpoint was saved with 16"),
+    ],
+)
+def test_change_that_breaks_exactness_needs_a_flag(
+    parse: Parse, tmp_path: Path, flag: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(parse("--max_steps=1"))
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=line):
+        main(parse("--max_steps=2", "--resume", flag))
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    main(parse("--max_steps=2", "--resume", flag, "--allow_changes"))
+    assert line.split(":")[0] in capsys.readouterr().out
+
+
+def test_another_training_set_needs_a_flag(
+    parse: Parse, tmp_path: Path, path_to_data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(parse("--max_steps=1"))
+    copy = shutil.copytree(path_to_data, tmp_path / "moved")
+    main(parse("--max_steps=2", "--resume", f"--path_to_data={copy}"))  # the same set, elsewhere
+    min((copy / "train").rglob("*.png")).unlink()
+    flags = ["--max_steps=3", "--resume", f"--path_to_data={copy}"]
+    with pytest.raises(UserError, match=r"--path_to_data .*moved: the training set is not the run"):
+        main(parse(*flags))
+    main(parse(*flags, "--allow_changes"))
+    assert "the training set is not the run's" in capsys.readouterr().out
+
+
+def test_changed_learning_rate_takes_effect(
+    parse: Parse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(parse("--max_steps=1", "--lr=0.25", "--lr_schedule=constant"))
+    flags = ["--max_steps=2", "--lr=0.5", "--lr_schedule=constant", "--resume"]
+    (optimizer,) = list(Trainer(parse(*flags)).state.optimizers.values())[:1]
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert "--lr is 0.5; the checkpoint was saved with 0.25" in capsys.readouterr().out
+
+
+def test_new_batch_size_goes_on_at_the_same_samples(parse: Parse) -> None:
+    cut(Trainer(parse()), 3)  # 96 samples of 256
+    trainer = Trainer(parse("--resume", "--allow_changes", "--batch_size=8", "--accumulate=5"))
+    assert trainer.state.batch == 10  # whole steps of 40 samples
+    trainer.run()
 
 
 def test_other_classes_are_refused(parse: Parse, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The training script as a whole: it trains, records, learns, and refuses what it cannot do."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import Parse
+from torch import Tensor
 
 from engine.checkpoint import read_checkpoint
 from engine.exits import DivergenceError, UserError
@@ -123,6 +126,43 @@ def test_old_run_is_not_overwritten(parse: Parse) -> None:
 
 
 def test_divergence_stops_and_saves_nothing(parse: Parse, tmp_path: Path) -> None:
-    with pytest.raises(DivergenceError, match=r"step \d+: .* (nan|inf)"):
+    with pytest.raises(DivergenceError, match=r"step \d+: .*(nan|inf|not finite)"):
         main(parse("--lr=1e30", "--lr_schedule=constant"))
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_bad_step_is_not_applied(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(parse("--max_steps=4", "--ema=0.9", "--log_every=1"))
+    forward, weights = trainer.model.forward, []
+
+    def forward_once_bad(batch: Any) -> dict[str, Tensor]:
+        weights.append([each.detach().clone() for each in trainer.model.parameters()])
+        terms = forward(batch)
+        factor = math.nan if trainer.state.n_iter == 1 else 1.0
+        return {name: values * factor for name, values in terms.items()}
+
+    monkeypatch.setattr(trainer.model, "forward", forward_once_bad)
+    trainer.run()
+    first, second, third, fourth = weights
+    assert all(map(torch.equal, second, third))  # the second step
+    assert not all(map(torch.equal, first, second))
+    assert not all(map(torch.equal, third, fourth))
+    assert "step 2: " in capsys.readouterr().err
+    assert trainer.state.guard.bad_steps == 0
+
+
+def test_run_of_bad_steps_only_ends_with_a_line(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    main(parse("--max_steps=1"))
+    before = (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes()
+    trainer = Trainer(parse("--resume", "--max_bad_steps=3"))
+    forward = trainer.model.forward
+    monkeypatch.setattr(
+        trainer.model, "forward", lambda batch: {k: v * math.inf for k, v in forward(batch).items()}
+    )
+    with pytest.raises(DivergenceError, match=r"step 4: \w+ is (nan|inf), 3 bad steps in a row"):
+        trainer.run()
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before

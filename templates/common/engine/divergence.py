@@ -1,0 +1,76 @@
+"""Steps that would lead out of the finite numbers are not applied."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from engine.exits import DivergenceError
+
+
+class StepGuard:
+    """Looks at a step's losses and gradients before the optimizers see them.
+
+    Args:
+        parameters: those that each loss sends gradients to, by its name.
+        limit: bad steps in a row that end the run.
+        ignore_gradients: True under a loss scaler, which looks at them by itself.
+
+    Attributes:
+        bad_steps: in a row, up to now.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Sequence[nn.Parameter]], limit: int, ignore_gradients: bool
+    ) -> None:
+        self.bad_steps = 0
+        self._limit = limit
+        self._parameters = {} if ignore_gradients else parameters
+        self._losses: dict[str, Tensor] = {}  # sums since the last step, each ()
+        device = next(iter(parameters.values()))[0].device
+        self._one = torch.ones((), device=device)
+
+    def add(self, name: str, loss: Tensor) -> None:
+        """Takes the mean loss of one batch, shape ()."""
+        loss = loss.detach()
+        self._losses[name] = self._losses[name] + loss if name in self._losses else loss
+
+    def allows(self, n_iter: int) -> bool:
+        """Says whether step `n_iter` may be applied, and names on stderr one that may not.
+
+        Raises:
+            DivergenceError: it is one bad step too many.
+        """
+        losses, self._losses = self._losses, {}
+        gradients = [each.grad for some in self._parameters.values() for each in some]
+        tensors = [each for each in gradients if each is not None] + list(losses.values())
+        found = self._one - 1
+        # How torch's GradScaler looks: one pass over all tensors, multiplied by 1 on the way.
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, self._one)
+        if not found.item():
+            self.bad_steps = 0
+            return True
+        self.bad_steps += 1
+        line = f"step {n_iter}: {self._find(losses)}"
+        if self.bad_steps == self._limit:
+            raise DivergenceError(
+                f"{line}, {self._limit} bad steps in a row; the last checkpoint is untouched; "
+                "try a lower --lr, or --warmup, or --clip_grad"
+            )
+        count = f"{self.bad_steps} of --max_bad_steps {self._limit}"
+        tqdm.write(f"{line}: not applied ({count})", file=sys.stderr)
+        return False
+
+    def _find(self, losses: Mapping[str, Tensor]) -> str:
+        """Says in words what is not finite."""
+        for name, loss in losses.items():
+            if not math.isfinite(loss.item()):
+                return f"{name} is {loss.item()}"
+        for name, parameters in self._parameters.items():
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            if not all(torch.isfinite(each).all() for each in gradients):
+                return f"the gradient of {name} is not finite"
+        return "a loss is not finite"

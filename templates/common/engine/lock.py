@@ -1,0 +1,61 @@
+"""One run at a time in a folder."""
+
+import os
+import sys
+from pathlib import Path
+
+from engine.exits import UserError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+
+class RunLock:
+    """Makes the run's folder, and keeps every other process from training in it.
+
+    The system holds the lock for the process, so it ends with it, even by SIGKILL; workers do not
+    inherit it, or those that outlive a killed run for seconds would keep it from being resumed.
+
+    Args:
+        run_dir: the run's folder.
+
+    Raises:
+        UserError: another run holds the lock, or nothing can be written to the folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        path = run_dir / "lock"
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            os.pwrite(self._descriptor, b"\n", 0)  # proves that there is room, before step 1
+        except OSError as error:
+            raise UserError(
+                f"--run_dir {run_dir} cannot be written to ({error.strerror}): choose another"
+            ) from error
+        try:
+            _lock(self._descriptor)
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"--run_dir {run_dir} is in use by another run: wait for it, or choose another"
+            ) from error
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the next run in."""
+        os.close(self._descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
