@@ -6,7 +6,7 @@ DEMO := demo/digit-reader
 RUN := runs/demo
 VARIANTS = $(shell $(PYTHON) -c 'import json; print(*json.load(open("cookiecutter.json"))["variant"])')
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench attack clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -39,6 +39,9 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training_loop.py
+
+attack: .venv/ready
+	$(BIN)/python tests/faults/attack.py
 
 clean:
 	rm -rf .venv demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache

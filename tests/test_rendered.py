@@ -60,3 +60,17 @@ def test_the_benchmark_still_runs() -> None:
     """Its numbers are for people; here it only has to print them."""
     output = python(ROOT, "benchmarks/training_loop.py", "--quick")
     assert "train.py adds, without workers" in output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the attacks read /proc")
+def test_a_few_attacks_are_withstood() -> None:
+    """The short form of `make attack`, on every variant."""
+    attack = ROOT / "tests" / "faults" / "attack.py"
+    process = subprocess.run(
+        [sys.executable, str(attack), "--short"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr

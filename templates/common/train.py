@@ -84,15 +84,14 @@ class Trainer:
 
     def begin(self) -> None:
         """Continues the run in the folder, or begins at given weights, or from nothing."""
-        options = self.options
         checkpoint = self.checkpoints.newest()
-        if checkpoint and not options.resume:
+        if checkpoint and not self.options.resume:
             raise exits.UserError(f"{self.run_dir} holds a run: add --resume, or change --run_dir")
         if checkpoint:
-            self.state.load_state_dict(checkpoint, options, self.classes)
+            self.state.load_state_dict(checkpoint, self.options, self.classes)
             print(f"resumed {self.run_dir} at step {self.state.n_iter}")
-        elif options.path_to_checkpoint:
-            fine_tune(self.model, options.path_to_checkpoint)
+        elif self.options.path_to_checkpoint:
+            fine_tune(self.model, self.options.path_to_checkpoint)
         else:
             print(f"new run in {self.run_dir}")
 
@@ -101,14 +100,13 @@ class Trainer:
         options, state = self.options, self.state
         self.stop.listen()
         with self.lock, self.record, self.checkpoints, closing(self.training_loader):
-            while state.epoch < options.epochs and state.n_iter < self.total_steps:
-                self.train_epoch()
+            while state.epoch < options.epochs and state.ended < self.total_steps and not self.stop:
+                if state.n_iter < self.total_steps:
+                    self.train_epoch()
                 is_best = self.test_is_due() and self.test()
-                if state.batch == len(self.training_loader) and not self.stop:
-                    state.epoch, state.batch = state.epoch + 1, 0
+                if not self.stop:
+                    state.end_epoch(len(self.training_loader))
                 self.save(is_best)
-                if self.stop:
-                    break
             self.checkpoints.wait()
         if self.stop:
             raise self.stop.error(self.run_dir)
@@ -139,8 +137,13 @@ class Trainer:
                     continue  # the gradients of several batches make one step
                 self.step()
                 self.after_step(bar)
-                if state.batch < len(batches) and (self.stop or state.n_iter == self.total_steps):
+                if state.batch < len(batches) and self.epoch_ends():
                     break
+
+    def epoch_ends(self) -> bool:
+        """Says whether a test and a checkpoint follow: at an epoch's end, a limit or a signal."""
+        done = self.state.batch == len(self.training_loader)
+        return done or self.state.n_iter == self.total_steps or bool(self.stop)
 
     def backward(self, batch: Any) -> dict[str, Tensor]:
         """Adds the batch's gradients, and returns each term's values, (N,), on the device."""
@@ -151,8 +154,7 @@ class Trainer:
             # A loss sends gradients to its own optimizer's parameters alone, if there are others.
             # The next loss may go back through the same graph.
             inputs = self.state.parameters[name] if len(losses) > 1 else None
-            loss = terms[name].mean()
-            self.state.guard.add(name, loss)
+            loss = self.state.guard.watch(name, terms[name].mean())
             loss = self.state.scaler.scale(loss)
             loss.backward(self.state.share, inputs=inputs, retain_graph=name != losses[-1])
         return {name: values.detach() for name, values in terms.items()}
@@ -182,7 +184,7 @@ class Trainer:
             self.log(bar)
         if options.picture_every and n_iter % options.picture_every == 0:
             self.show_pictures()
-        if options.save_every and n_iter % options.save_every == 0:
+        if options.save_every and n_iter % options.save_every == 0 and not self.epoch_ends():
             self.save()
 
     def log(self, bar: "tqdm[Any]") -> None:
@@ -200,17 +202,15 @@ class Trainer:
     def show_pictures(self) -> None:
         """Records the pictures of one fixed batch, taken evenly from the test set."""
         batch = to_device(evenly_spaced(self.test_set, PICTURES), self.device)
-        model = self.state.tested_model.eval()
-        self.record.pictures("test", self.state.n_iter, model.pictures(batch))
+        pictures = self.state.tested_model.eval().pictures(batch)
+        self.record.pictures("test", self.state.n_iter, pictures)
         self.model.train()
 
     def test_is_due(self) -> bool:
         """Says whether the epoch, or the run, ends here with a test."""
         state, options = self.state, self.options
-        if self.stop:
-            return False
         last = state.epoch + 1 == options.epochs or state.n_iter == self.total_steps
-        return bool(last or (state.epoch + 1) % options.test_every == 0)
+        return not self.stop and bool(last or (state.epoch + 1) % options.test_every == 0)
 
     def test(self) -> bool:
         """Tests the model, and says whether it is the best so far."""
@@ -234,8 +234,8 @@ class Trainer:
         state.window = self.window.read()
         check_finite(self.model, state.n_iter)
         state.position = self.record.position
-        checkpoint = state.state_dict(self.options, self.classes)
-        self.checkpoints.save(checkpoint, is_best, self.record.sync)
+        checkpoint = state.state_dict(self.options, self.classes) | {"is_best": is_best}
+        self.checkpoints.save(checkpoint, self.record.sync)
 
 
 def main(options: Namespace) -> None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from engine.exits import FailedError, UserError
 
 _DIGEST_LENGTH = 64  # SHA-256 in hexadecimal digits
+_CHUNK = 2**20  # bytes written or read at once
 _MARK = b"sha256:"
 _SEAL = (len(_MARK) + _DIGEST_LENGTH).to_bytes(
     2, "little"
@@ -52,7 +53,6 @@ class Checkpoints:
     def save(
         self,
         state: dict[str, Any],
-        is_best: bool = False,
         first: Callable[[], None] = lambda: None,
     ) -> None:
         """Writes the state as `step_<n_iter>.pt`, names it last (and best), removes the oldest.
@@ -61,27 +61,29 @@ class Checkpoints:
         that fails is named on stderr, and leaves the checkpoints as they were.
 
         Args:
-            state: plain types and tensors.
-            is_best: whether to name it best, too.
+            state: plain types and tensors; `is_best` says whether to name it best, too.
             first: called before anything is written.
         """
         with suppress(FailedError):  # it has been named already
             self.wait()
-        self._writing = self._thread.submit(self._write, copy_to_cpu(state), is_best, first)
+        self._writing = self._thread.submit(self._write, copy_to_cpu(state), first)
 
-    def _write(self, state: dict[str, Any], is_best: bool, first: Callable[[], None]) -> None:
+    def _write(self, state: dict[str, Any], first: Callable[[], None]) -> None:
         path = self.folder / f"step_{state['n_iter']:08d}.pt"
         try:
             first()
             write_checkpoint(state, path)
-            for name in ["last.pt", "best.pt"] if is_best else ["last.pt"]:
-                _name_also(path, self.folder / name)
+            self._name(path, state)
             for old in self._steps()[: -self.keep]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             line = f"{path} is not saved: {error.strerror}"
             tqdm.write(f"{line}; training goes on", file=sys.stderr)
             raise FailedError(f"{line}; an older checkpoint, if any, is whole") from error
+
+    def _name(self, path: Path, state: dict[str, Any]) -> None:
+        for name in ["last.pt", "best.pt"] if state.get("is_best") else ["last.pt"]:
+            _name_also(path, self.folder / name)
 
     def wait(self) -> None:
         """Waits for the last save.
@@ -100,9 +102,13 @@ class Checkpoints:
 
     def newest(self) -> dict[str, Any] | None:
         """Returns the newest good checkpoint, naming on stderr those passed over; None if none."""
-        for path in [*reversed(self._steps()), self.folder / "last.pt"]:
+        last = self.folder / "last.pt"
+        for path in [*reversed(self._steps()), last]:
             try:
-                return read_checkpoint(path)
+                state = read_checkpoint(path)
+                if path != last:
+                    self._name(path, state)  # a kill may have come before its names
+                return state
             except FileNotFoundError:
                 continue
             except UserError as error:
@@ -149,7 +155,7 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 def _write_sealed(state: dict[str, Any], path: Path) -> None:
     """Writes the state with its digest, and waits until all of it is on the disk."""
-    with path.open("w+b") as file:
+    with path.open("w+b", buffering=_CHUNK) as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # torch's own, over that of a write
@@ -222,7 +228,7 @@ def _digest(file: BinaryIO, length: int) -> bytes:
     digest = hashlib.sha256()
     file.seek(0)
     while length:
-        chunk = file.read(min(length, 2**20))
+        chunk = file.read(min(length, _CHUNK))
         digest.update(chunk)
         length -= len(chunk)
     return digest.hexdigest().encode()
@@ -230,6 +236,8 @@ def _digest(file: BinaryIO, length: int) -> bytes:
 
 def _name_also(path: Path, name: Path) -> None:
     """Gives the file a second name, which keeps its content when the first one is removed."""
+    if name.exists() and name.samefile(path):
+        return  # a rename onto itself would leave the temporary name
     temporary = name.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     try:

@@ -33,10 +33,11 @@ class StepGuard:
         device = next(iter(parameters.values()))[0].device
         self._one = torch.ones((), device=device)
 
-    def add(self, name: str, loss: Tensor) -> None:
-        """Takes the mean loss of one batch, shape ()."""
-        loss = loss.detach()
-        self._losses[name] = self._losses[name] + loss if name in self._losses else loss
+    def watch(self, name: str, loss: Tensor) -> Tensor:
+        """Takes the mean loss of one batch, shape (), and returns it."""
+        value = loss.detach()
+        self._losses[name] = self._losses[name] + value if name in self._losses else value
+        return loss
 
     def allows(self, n_iter: int) -> bool:
         """Says whether step `n_iter` may be applied, and names on stderr one that may not.

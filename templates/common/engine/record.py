@@ -61,10 +61,9 @@ class Record:
         self._lines = path.open("r+b", buffering=0)
         self._position = min(self._position, path.stat().st_size)
         self._lines.truncate(self._position)
-        if self._n_iter:
-            # Points that a crashed run wrote after its last checkpoint vanish from the curves.
-            start = SessionLog(status=SessionLog.START)
-            self._write_event(self._n_iter + 1, session_log=start)
+        # Points that a crashed run wrote after its last checkpoint vanish from the curves.
+        start = SessionLog(status=SessionLog.START)
+        self._write_event(self._n_iter + 1, session_log=start)
         return self
 
     def __exit__(

@@ -45,6 +45,7 @@ class TrainingState:
         epoch: passes over the training set that are done, with their tests.
         batch: batches of the current epoch that are done.
         n_iter: optimizer steps that are done.
+        ended: the step at which an epoch, or a limit, was last ended, with its test.
         best: the best test result so far, if any.
         window: terms since the last log.
         position: length of metrics.jsonl in bytes.
@@ -79,7 +80,7 @@ class TrainingState:
             self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         self.guard = StepGuard(self.parameters, options.max_bad_steps, self.scaler.is_enabled())
         self.fingerprint = fingerprint(training_set)
-        self.epoch = self.batch = self.n_iter = self.position = 0
+        self.epoch = self.batch = self.n_iter = self.ended = self.position = 0
         self.best: float | None = None
         self.window: dict[str, list[float]] = {}
 
@@ -87,6 +88,12 @@ class TrainingState:
     def tested_model(self) -> Any:
         """The model that tests and pictures use: the average of the weights if there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def end_epoch(self, batches: int) -> None:
+        """Takes note that all is done after the last step; `batches` are those of an epoch."""
+        self.ended = self.n_iter
+        if self.batch == batches:
+            self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self, options: argparse.Namespace, classes: list[str]) -> dict[str, Any]:
         """Returns a checkpoint: plain types, and the tensors themselves."""
@@ -98,6 +105,7 @@ class TrainingState:
             "ema": self._ema_state(),
             "epoch": self.epoch,
             "batch": self.batch,
+            "ended": self.ended,
             "n_iter": self.n_iter,
             "best": self.best,
             "rng": get_rng_state(),
@@ -138,7 +146,7 @@ class TrainingState:
         if self.ema is not None and checkpoint["ema"] is not None:
             load_model(self.ema.module, checkpoint["ema"]["model"])
             self.ema.n_averaged.fill_(checkpoint["ema"]["n_averaged"])
-        for name in ("epoch", "n_iter", "best", "window", "position"):
+        for name in ("epoch", "ended", "n_iter", "best", "window", "position"):
             setattr(self, name, checkpoint[name])
         self.batch = place_in_epoch(checkpoint, options)
         self.guard.bad_steps = checkpoint["bad_steps"]

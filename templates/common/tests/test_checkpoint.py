@@ -125,7 +125,7 @@ def test_failing_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 def test_newest_are_kept_and_the_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     for n_iter in range(1, 6):
-        checkpoints.save(state(n_iter), is_best=n_iter == 2)
+        checkpoints.save(state(n_iter) | {"is_best": n_iter == 2})
     checkpoints.wait()
     names = {"step_00000004.pt", "step_00000005.pt", "last.pt", "best.pt"}
     assert {path.name for path in tmp_path.iterdir()} == names

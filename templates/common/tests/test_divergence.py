@@ -47,16 +47,16 @@ def test_step_that_is_not_finite_is_named(
     gradient: list[float], loss: float, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guard, _ = guard_of([3.0], gradient)
-    guard.add("first", torch.tensor(1.0))
-    guard.add("second", torch.tensor(loss))
-    guard.add("second", torch.tensor(1.0))  # of the next batch, which cannot hide the first
+    guard.watch("first", torch.tensor(1.0))
+    guard.watch("second", torch.tensor(loss))
+    guard.watch("second", torch.tensor(1.0))  # of the next batch, which cannot hide the first
     assert not guard.allows(7)
     assert line in capsys.readouterr().err
 
 
 def test_finite_step_is_allowed_and_its_gradient_unchanged() -> None:
     guard, parameters = guard_of([3.0], [1e38, 1e-45])
-    guard.add("first", torch.tensor(1.0))
+    guard.watch("first", torch.tensor(1.0))
     assert guard.allows(1)
     assert torch.equal(cast(Tensor, parameters[1].grad), torch.tensor([1e38, 1e-45]))
 

@@ -1,0 +1,150 @@
+"""Bad data: each fault gives the right picture, or one line that names the file."""
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from runs import AttackError, Range, expect, expect_line
+from victim import Victim
+
+FLAGS = ("--max_steps=2", "--batch_size=4", "--picture_every=0")
+NAMES = ("cat", "dög 犬")  # names may hold spaces and any letters
+PIXELS = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+
+
+def make_tree(root: Path) -> None:
+    """Writes six images a class for training, and two for the test."""
+    for split, count in {"train": 6, "test": 2}.items():
+        for name in NAMES:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(PIXELS + number).save(folder / f"a b {number}.png")
+
+
+def write(content: bytes, name: str = "bad.png") -> Callable[[Path], None]:
+    """Returns a fault: a file of these bytes among the training images."""
+
+    def fault(root: Path) -> None:
+        (root / "train" / "cat" / name).write_bytes(content)
+
+    return fault
+
+
+def add(image: Image.Image, name: str, **options: object) -> Callable[[Path], None]:
+    """Returns what looks like a fault: an unusual image among the training images."""
+    return lambda root: image.save(root / "train" / "cat" / name, **options)  # type: ignore[arg-type]
+
+
+def truncate(root: Path) -> None:
+    """Cuts an image in half."""
+    path = root / "train" / "cat" / "bad.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def link_to_nothing(root: Path) -> None:
+    """Adds a broken link."""
+    (root / "train" / "cat" / "bad.png").symlink_to("gone.png")
+
+
+def unreadable(root: Path) -> None:
+    """Adds a folder in a file's place, which nobody can read as a file."""
+    (root / "train" / "cat" / "bad.png").symlink_to(root)
+
+
+def remove(*names: str) -> Callable[[Path], None]:
+    """Returns a fault: a folder that is missing."""
+    return lambda root: shutil.rmtree(root.joinpath(*names))
+
+
+def empty_class(root: Path) -> None:
+    """Adds a class without images."""
+    (root / "train" / "empty").mkdir()
+
+
+def one_each(root: Path) -> None:
+    """Leaves one image a class."""
+    for name in NAMES:
+        for path in sorted((root / "train" / name).iterdir())[1:]:
+            path.unlink()
+
+
+def surplus(root: Path) -> None:
+    """Adds a class to the test set alone."""
+    shutil.copytree(root / "test" / "cat", root / "test" / "fox")
+
+
+def exif() -> bytes:
+    """Returns the note of a camera that was held upright."""
+    note = Image.Exif()
+    note[0x0112] = 6
+    return note.tobytes()
+
+
+RGB = Image.fromarray(PIXELS)
+BAD = "cat/bad"
+
+# By name: the fault, the exit status, and the words on stderr.
+FAULTS: dict[str, tuple[Callable[[Path], None], int, str]] = {
+    "truncated": (truncate, 2, BAD),
+    "empty file": (write(b""), 2, BAD),
+    "a web page": (write(b"<html>not found</html>", "bad.jpg"), 2, BAD),
+    "broken link": (link_to_nothing, 2, BAD),
+    "unreadable": (unreadable, 2, BAD),
+    "16 bits": (add(Image.fromarray(np.full((16, 16), 40000, np.uint16)), "x.png"), 0, ""),
+    "CMYK": (add(RGB.convert("CMYK"), "x.jpg"), 0, ""),
+    "palette": (add(RGB.convert("P"), "x.png", transparency=0), 0, ""),
+    "alpha": (add(RGB.convert("RGBA"), "x.png"), 0, ""),
+    "EXIF": (add(RGB.resize((24, 8)), "x.jpg", exif=exif()), 0, ""),
+    "a text among the images": (write(b"hello", "notes.txt"), 0, ""),
+    "a Mac's shadow": (write(b"\0\5\x16\7", "._x.png"), 0, ""),
+    "empty class": (empty_class, 2, "train/empty: no images"),
+    "class only in training": (remove("test", "cat"), 0, "no images of cat; not tested"),
+    "class only in the test": (surplus, 2, "test/fox: no such class in training"),
+    "no training set": (remove("train"), 2, "train: no such folder"),
+    "no test set": (remove("test"), 2, "test: no such folder"),
+    "one image a class": (one_each, 2, "--batch_size 4 x --accumulate 1 is more than the 2"),
+}
+
+
+def start(place: Range, root: Path, *flags: str) -> Victim:
+    """Starts a training on the tree."""
+    return place.start(place.new("on-bad-data"), *FLAGS, f"--path_to_data={root}", *flags)
+
+
+def bad_images(place: Range, draw: random.Random, count: int) -> Iterator[str]:
+    """Trains on a small tree with each fault in turn, with workers and without."""
+    del draw, count
+    for name, (fault, status, words) in FAULTS.items():
+        for workers in ("--num_workers=0", "--num_workers=2"):
+            root = place.new("tree")
+            make_tree(root)
+            fault(root)
+            victim = start(place, root, workers, "--max_steps=100", "--epochs=2")
+            end = victim.end()
+            if status:
+                expect_line(victim, end, status, words)
+            else:
+                expect(victim, end, 0, words)
+            if left := victim.orphans():
+                raise AttackError(f"{name}: {left} live on")
+            yield f"{name}, {workers}"
+    yield from removed_while_training(place)
+
+
+def removed_while_training(place: Range) -> Iterator[str]:
+    """Removes the images once the training runs."""
+    root = place.new("tree")
+    make_tree(root)
+    victim = start(place, root, "--max_steps=0", "--epochs=100000", "--num_workers=2")
+    while not (place.folder / "on-bad-data" / "metrics.jsonl").exists():
+        if victim.wait(0.02) is not None:
+            raise AttackError(victim.output(2))
+    shutil.rmtree(root / "train" / "cat")
+    expect_line(victim, victim.end(), 2, "train/cat/a b ")
+    yield "files removed while training"
