@@ -8,11 +8,7 @@ See benchmarks/README.md for what the numbers mean.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rendered import Batch, MemoryLoader, Project, render, shortest_loop, terminal, write_data
+from rendered import SIDE, Batch, MemoryLoader, Project, render, shortest_loop, terminal, write_data
 from rendered import train_epoch as train_ours
+from report import describe_machine, print_cost, print_saving, print_speed, ratios, summarize
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -35,6 +32,7 @@ BATCH_SIZE = 64  # of the images/s
 
 # Of the loop's own cost: one convolution on a few pixels, a step so short that the loop shows.
 LOOP_BATCH_SIZE, LOOP_SIDE, LOOP_NETWORK = 8, 8, ["--width", "4", "--stages", "0"]
+SAVE_EVERY = 50  # steps
 LAPS = 5  # epochs of each loop in a round; the fastest counts, since disturbance only adds
 
 Epochs = Mapping[str, Callable[[], None]]
@@ -57,11 +55,6 @@ def interleave(epochs: Epochs, rounds: int, clock: Callable[[], float]) -> Round
             if number >= 0:
                 times[name].append(clock() - started)
     return times
-
-
-def summarize(values: Sequence[float]) -> dict[str, float]:
-    """Returns median, minimum and maximum."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 @contextmanager
@@ -104,6 +97,31 @@ def fastest_of_rounds(laps: Sequence[float], steps: int) -> list[float]:
     """Returns the microseconds a step of each round's fastest lap."""
     rounds = [laps[start : start + LAPS] for start in range(0, len(laps), LAPS)]
     return [1e6 * min(round_) / steps for round_ in rounds]
+
+
+def measure_saving(
+    project: Project, folder: Path, rounds: int, network: str, saves: int
+) -> dict[str, float]:
+    """Measures the speed with a checkpoint every 50 steps, as a share of that without any.
+
+    The end of the last save is waited for, within the time.
+    """
+    run_dir = folder / f"run-saving-{network}"
+    flags = ["--batch_size", str(BATCH_SIZE), "--num_workers", "0", *NETWORKS[network]]
+    options = project.parse(folder / "data", run_dir, *flags)
+    batches = make_batches(16, BATCH_SIZE, SIDE) * (saves * SAVE_EVERY // 16 + 1)
+    batches = batches[: saves * SAVE_EVERY + 1]  # an epoch's last step leaves its save to the end
+    with terminal(), build_trainer(project, options) as trainer:
+
+        def train(save_every: int) -> None:
+            options.save_every = save_every
+            trainer.state.n_iter = 0
+            train_from(trainer, MemoryLoader(batches))
+            trainer.checkpoints.wait()
+
+        epochs = {"none": lambda: train(0), "saves": lambda: train(SAVE_EVERY)}
+        times = interleave(epochs, rounds, time.perf_counter)
+    return summarize(ratios(times["none"], times["saves"]))
 
 
 def make_batches(count: int, size: int, side: int) -> list[Batch]:
@@ -168,57 +186,23 @@ def build_plain_loader(trainer: Any) -> DataLoader[tuple[Tensor, Tensor]]:
     )
 
 
-def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
-    """Returns how many times as fast as theirs ours was, round by round."""
-    return [their / our for their, our in zip(theirs, ours, strict=True)]
-
-
-def describe_machine() -> dict[str, Any]:
-    """Returns what the numbers depend on."""
-    return {
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def spread(summary: Mapping[str, float], digits: int) -> str:
-    """Writes a summary as "median (minimum to maximum)"."""
-    median, low, high = (f"{summary[name]:.{digits}f}" for name in ("median", "min", "max"))
-    return f"{median} ({low} to {high})"
-
-
-def print_cost(costs: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints the loop's own cost."""
-    print("\nCPU time a step, microseconds: median (minimum to maximum)")
-    print(f"  {'the shortest loop, whole step':<38}{spread(costs['shortest'], 0)}")
-    print(f"  {'train.py adds, without workers':<38}{spread(costs['no thread'], 0)}")
-    print(f"  {'train.py adds, by a background thread':<38}{spread(costs['thread'], 0)}")
-
-
-def print_speed(cells: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the images/s, a line a cell."""
-    print("\nimages/s of train.py, and as a share of the shortest loop's")
-    columns = ["images/s", "of memory", "of plain"]
-    print(f"  {'network':<9}{'workers':<9}" + "".join(f"{column:<24}" for column in columns))
-    for cell in cells:
-        texts = [spread(cell[column], 0 if column == "images/s" else 3) for column in columns]
-        line = f"  {cell['network']:<9}{cell['workers']:<9}" + "".join(f"{t:<24}" for t in texts)
-        print(line.rstrip(), flush=True)
-
-
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measures and prints what the flags ask for, and returns all of it."""
     project = Project(arguments.project or render(folder / "project"))
     results: dict[str, Any] = describe_machine() | {"rounds": arguments.rounds}
     print(", ".join(f"{name} {value}" for name, value in results.items()), flush=True)
     write_data(folder / "data", arguments.files)
-    if arguments.part != "speed":
+    if arguments.part in (None, "cost"):
         results["cost"] = measure_cost(project, folder, arguments.rounds, arguments.steps)
         print_cost(results["cost"])
-    if arguments.part != "cost":
+    if arguments.part in (None, "saving"):
+        saves = 1 if arguments.quick else 4
+        results["saving"] = {
+            network: measure_saving(project, folder, arguments.rounds, network, saves)
+            for network in NETWORKS
+        }
+        print_saving(results["saving"], SAVE_EVERY)
+    if arguments.part in (None, "speed"):
         results["speed"] = [
             {"network": network, "workers": workers}
             | measure_speed(project, folder, arguments.rounds, network, workers)
@@ -235,7 +219,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--project", type=Path, help="a rendered classifier (default: renders one)")
-    parser.add_argument("--part", choices=["cost", "speed"], help="one of the two (default: both)")
+    parser.add_argument("--part", choices=["cost", "speed", "saving"], help="default: all")
     parser.add_argument("--rounds", type=int, help="default: 9, or 2 if --quick")
     parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 1000, or 20)")
     parser.add_argument("--files", type=int, help="for the speed (default: 2048, or 256)")

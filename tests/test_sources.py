@@ -191,3 +191,13 @@ def test_functions_and_files_can_be_read_in_one_sitting() -> None:
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_left_to_be_done(path: Path) -> None:
     assert not re.search(r"NotImplementedError|\bTODO\b|\bFIXME\b", path.read_text("utf-8"))
+
+
+def test_excerpts_in_the_readme_are_those_of_train_py() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    excerpts = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    lines = (ROOT / "templates/common/train.py").read_text(encoding="utf-8").splitlines()
+    source = "\n".join(line.strip() for line in lines)
+    assert len(excerpts) == 2
+    for excerpt in excerpts:
+        assert "\n".join(line.strip() for line in excerpt.splitlines()) in source

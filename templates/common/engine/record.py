@@ -135,8 +135,8 @@ class Record:
         with self._reported():
             # `SummaryWriter` would send each event through a queue and two threads, at ten times
             # the cost; its own parts write the same file from here.
-            if self._events is None:  # its suffix: a resume within a second is another file, too
-                self._events = EventsWriter(str(self._run_dir / "events"), f".{n_iter}")
+            if self._events is None:  # its suffix puts the files of one second in their order
+                self._events = EventsWriter(str(self._run_dir / "events"), f".{n_iter:012d}")
             self._events.write_event(event)
             if now > self._flushed + FLUSH_SECONDS:
                 self._flushed = now
