@@ -37,16 +37,17 @@ torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Checkpoints Clock DivergenceError EfficiencyMeter FailedError
-FullDisk LossWindow Malicious MetricCollection Namespace Numbers OPTIONS PICTURES Parser Path
-PreemptedError READABLE Record ResumableBatchSampler RunLock SeededDataset Source StepGuard
-StopRequest Tensor TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+Any BackgroundBatches BadImageError Checkpoints Clock DiskCache DivergenceError EfficiencyMeter
+FailedError FileList FullDisk ImageStore LossWindow Malicious MemoryCache MetricCollection
+Namespace NoCache Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE Record
+ResumableBatchSampler RunLock SeededDataset Source StepGuard StopRequest Tensor TestListing
+TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
-Adam Any CLASSES ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half ImageFolder
-MeanMetric MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix Normalize Optimizer
-Parse RED ResnetBlock Sequence SimpleNetwork Tensor TestBadFiles TestBuildDatasets TestCheckData
-TestReadInputs TestTransform TorchvisionNetwork Transform UserError
+Adam Any Augmentation CLASSES ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half
+ImageFolder MeanMetric MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix
+Normalize Optimizer Parse RED ResnetBlock Sequence SimpleNetwork Tensor TestAugmentation
+TestBadFiles TestBuildDatasets TestCheckData TestReadInputs TorchvisionNetwork UserError
 """.split(),
 }
 # </refresh>

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional
 
-from engine.exits import UserError
-from engine.images import BadImageError, check_images, list_folders, list_images, read_image
+from engine.augment import adjust_color, crop_padded, draw_boxes, flip, resized_crop
+from engine.exits import UserError, shorten
+from engine.images import check_images, decode, find_inputs, list_folders, list_images
+from engine.store import ImageStore
+
+Uniform = Callable[[int], NDArray[np.float64]]  # (N, count) draws in [0, 1) for a count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pad training images by N pixels, then crop at random; 0 turns it off",
     )
     parser.add_argument(
+        "--crop_scale",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="crop a random box, of at least this share of the image, and resize it; 1: off",
+    )
+    parser.add_argument(
+        "--color_jitter",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="change brightness, contrast and saturation at random by up to this share; 0: off",
+    )
+    parser.add_argument(
+        "--cache",
+        choices=("auto", "off", "disk", "ram"),
+        default="auto",
+        help="keep decoded images; auto: on disk, if they fit in half of the free space",
+    )
+    parser.add_argument(
         "--check_data",
         action="store_true",
         help="read every image first, list the bad ones, and train only if there are none",
@@ -57,34 +80,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Transform:
-    """Resize, crop, flip, tensor: an image becomes pixels, uint8 of shape (C, size, size).
+class Augmentation:
+    """Crop, flip, color: what is done to decoded training images, a whole batch at once."""
 
-    The functions are those of torchvision's v2 transforms, called without their classes: on small
-    images these take longer than reading the file. Random draws come from torch's global
-    generator, which is seeded anew for each training sample.
+    draws = 10  # random numbers for each image
 
-    Args:
-        size: side of the result, in pixels.
-        padding: width of the black border added before the random crop, in pixels; 0: no crop.
-        flip: whether to mirror every second image, at random.
-    """
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.size = options.img_size
+        self.padding = options.crop_padding
+        self.scale = options.crop_scale
+        self.flip = options.flip
+        self.jitter = options.color_jitter
 
-    def __init__(self, size: int, padding: int = 0, flip: bool = False) -> None:
-        self.size = size
-        self.padding = padding
-        self.flip = flip
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Returns the pixels of an image in mode L or RGB."""
-        image = functional.resize(image, [self.size, self.size], antialias=True)
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Returns the images, uint8 (N, C, size, size), changed by draws in [0, 1), (N, 10)."""
+        if self.scale < 1:
+            boxes = draw_boxes(draws[:, 0:4], images.shape[-1], self.scale)
+            images = resized_crop(images, boxes, self.size)
         if self.padding:
-            top, left = torch.randint(-self.padding, self.padding + 1, (2,)).tolist()
-            image = functional.crop(image, top, left, self.size, self.size)  # black beyond the edge
-        if self.flip and torch.rand(()).item() < 0.5:
-            image = functional.horizontal_flip(image)
-        pixels = np.asarray(image).reshape(self.size, self.size, -1)  # (H, W, C)
-        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # (C, H, W), contiguous
+            corners = (draws[:, 4:6] * (2 * self.padding + 1)).long()
+            images = crop_padded(images, self.padding, *corners.unbind(1))
+        if self.flip:
+            images = flip(images, draws[:, 6] < 0.5)
+        if self.jitter:
+            factors = 1 + self.jitter * (2 * draws[:, 7:10] - 1)
+            images = adjust_color(images, *factors.float().unbind(1))
+        return images
 
 
 class ImageFolder(Dataset[tuple[Tensor, int]]):
@@ -94,9 +115,8 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         root: the folder of the split.
         classes: names of the class folders. Both splits take the training set's list: numbered
             each by itself, a class that one of them lacks would shift the labels after it.
-        channels: 1 for grey, 3 for color.
-        transform: makes a uint8 tensor of an image.
-        skip_bad: how many bad files are replaced before the next one is an error.
+        options: the flags.
+        augmentation: of the decoded images, if any.
 
     Raises:
         UserError: the folder holds no images, or a class that is not in the list.
@@ -106,31 +126,27 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         self,
         root: Path,
         classes: Sequence[str],
-        channels: int,
-        transform: Callable[[Image.Image], Tensor],
-        skip_bad: int = 0,
+        options: argparse.Namespace,
+        augmentation: Augmentation | None = None,
     ) -> None:
         for name in list_folders(root):
             if name not in classes:
                 raise UserError(f"{root / name}: no such class in training; rename or remove it")
         self.root = root
         self.classes = list(classes)
-        self.channels = channels
-        self.transform = transform
-        self.skip_bad = skip_bad
-        self.samples = [
-            (path, label)
-            for label, name in enumerate(self.classes)
-            if (root / name).is_dir()
-            for path in list_images(root / name)
-        ]
-        if not self.samples:
+        self.augmentation = augmentation
+        folders = [root / name for name in self.classes]
+        files = [list_images(folder) if folder.is_dir() else [] for folder in folders]
+        self.labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files])
+        if not len(self):
             raise UserError(f"{root}: no images; they belong in {root / '<class>'}")
-        # One byte per image, in memory that all workers share, so that they count together.
-        self.bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+        # A random box is taken from more pixels than it is resized to.
+        enlarged = augmentation is not None and augmentation.scale < 1
+        side = options.img_size * 5 // 4 if enlarged else options.img_size
+        self.store = ImageStore(root, [path for some in files for path in some], side, options)
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Returns the pixels, uint8 of shape (C, H, W), and the label.
@@ -138,33 +154,33 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         Raises:
             BadImageError: the file is bad, and none, or no more, may be replaced.
         """
-        for step in range(len(self)):
-            # Its next good neighbor is the same in any worker and epoch: the run can be repeated.
-            # Without a step there is no wrapping around, so an index past the end is an error.
-            neighbor = (index + step) % len(self) if step else index
-            path, label = self.samples[neighbor]
-            try:
-                return self.transform(read_image(path, self.channels)), label
-            except BadImageError as error:
-                self.count_bad(neighbor, error)
-        raise BadImageError("no good image is left; --check_data lists the bad ones")
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        images, labels = self.get_batch(np.array([index]), lambda n: torch.rand(1, n).numpy())
+        return images[0], int(labels[0])
+
+    def get_batch(self, indices: NDArray[np.int64], uniform: Uniform) -> tuple[Tensor, Tensor]:
+        """Returns the images, uint8 of shape (N, C, H, W), and their labels, (N,).
+
+        Args:
+            indices: of the samples, (N,).
+            uniform: gives the random numbers of the augmentation.
+
+        Raises:
+            BadImageError: as above.
+        """
+        pixels, used = self.store.read(indices)
+        images = torch.from_numpy(pixels)
+        if self.augmentation:
+            images = self.augmentation(images, torch.from_numpy(uniform(self.augmentation.draws)))
+        return images, torch.from_numpy(self.labels[used])
 
     @property
     def fingerprint(self) -> str:
         """What a resumed run must find again: the files, their labels, what is done to them."""
-        files = [(path.removeprefix(str(self.root)), label) for path, label in self.samples]
-        return repr((files, self.channels, vars(self.transform)))
-
-    def count_bad(self, index: int, error: BadImageError) -> None:
-        """Counts a bad file and logs it when it is first met; raises if it is one too many."""
-        known = bool(self.bad[index])
-        self.bad[index] = True
-        count = int(self.bad.sum())
-        if count > self.skip_bad:
-            limit = f"bad file {count}, --skip_bad is {self.skip_bad}"
-            raise BadImageError(f"{error} ({limit}; --check_data lists all)")
-        if not known:
-            print(f"{error}: replaced, bad file {count} of {self.skip_bad}", file=sys.stderr)
+        names = [path.removeprefix(str(self.root)) for path in self.store.files]
+        augmentation = vars(self.augmentation) if self.augmentation else None
+        return repr((names, self.labels.tolist(), self.store.channels, augmentation))
 
 
 def find_split(options: argparse.Namespace, split: str) -> Path:
@@ -209,8 +225,7 @@ def build_datasets(
     found = find_classes(root)
     if classes is not None and list(classes) != found:
         raise UserError(f"{root}: not the checkpoint's classes: {_difference(classes, found)}")
-    transform = Transform(options.img_size, options.crop_padding, options.flip)
-    training_set = _build_split(root, found, options, transform)
+    training_set = _build_split(root, found, options, Augmentation(options))
     for name in _classes_without_images(training_set):
         raise UserError(f"{root / name}: no images; add some, or remove the folder")
     return training_set, build_test_set(options, found)
@@ -223,10 +238,9 @@ def build_test_set(options: argparse.Namespace, classes: Sequence[str]) -> Image
         UserError: a folder or flag is wrong; the line says which, and what to do.
     """
     root = find_split(options, "test")
-    test_set = _build_split(root, classes, options, Transform(options.img_size))
-    missing = _classes_without_images(test_set)
-    if missing:
-        print(f"{root}: no images of {_shorten(missing)}; not tested", file=sys.stderr)
+    test_set = _build_split(root, classes, options)
+    if missing := _classes_without_images(test_set):
+        print(f"{root}: no images of {shorten(missing)}; not tested", file=sys.stderr)
     return test_set
 
 
@@ -241,48 +255,37 @@ def read_inputs(paths: Sequence[str], options: argparse.Namespace) -> Iterator[t
         UserError: a path is missing, or a folder holds no images. Raised at once; a file that
             turns out bad raises `BadImageError` at its turn.
     """
-    files: list[str] = []
-    for path in paths:
-        if not Path(path).exists():
-            raise UserError(f"{path}: no such file or folder")
-        found = list_images(path) if Path(path).is_dir() else [path]
-        if not found:
-            raise UserError(f"{path}: no images in this folder, nor in those below it")
-        files += found
-    transform = Transform(options.img_size)
-    return ((Path(file), transform(read_image(file, options.channels))) for file in files)
+    files = find_inputs(paths)
+    shape = options.channels, options.img_size
+    return ((Path(file), torch.from_numpy(decode(file, *shape))) for file in files)
 
 
 def check_data(options: argparse.Namespace) -> None:
-    """Reads every image of both splits and prints one line for each that is bad.
-
-    Raises:
-        UserError: some are bad; the line says how many.
-    """
-    files = [path for split in build_datasets(options) for path, _ in split.samples]
-    faults = check_images(files, options.channels)
-    for fault in faults:
-        print(fault)
-    if faults:
-        raise UserError(
-            f"{options.path_to_data}: {len(faults)} of {len(files)} images are bad, listed above; "
-            "mend or remove them"
-        )
-    print(f"{len(files)} files in order")
+    """Reads every image of both splits, and raises UserError once all bad ones are listed."""
+    files = [path for split in build_datasets(options) for path in split.store.files]
+    check_images(files, options.channels, options.path_to_data)
 
 
 def _build_split(
-    root: Path, classes: Sequence[str], options: argparse.Namespace, transform: Transform
+    root: Path,
+    classes: Sequence[str],
+    options: argparse.Namespace,
+    augmentation: Augmentation | None = None,
 ) -> ImageFolder:
-    if options.skip_bad < 0:
-        raise UserError(f"--skip_bad {options.skip_bad}: give 0 or more")
-    if not 0 <= options.crop_padding <= options.img_size:
-        raise UserError(f"--crop_padding {options.crop_padding}: give 0 to --img_size")
-    return ImageFolder(root, classes, options.channels, transform, options.skip_bad)
+    allowed = {
+        "skip_bad": (options.skip_bad >= 0, "0 or more"),
+        "crop_padding": (0 <= options.crop_padding <= options.img_size, "0 to --img_size"),
+        "crop_scale": (0 < options.crop_scale <= 1, "more than 0, at most 1"),
+        "color_jitter": (0 <= options.color_jitter <= 1, "0 to 1"),
+    }
+    for name, (is_allowed, limits) in allowed.items():
+        if not is_allowed:
+            raise UserError(f"--{name} {getattr(options, name)}: give {limits}")
+    return ImageFolder(root, classes, options, augmentation)
 
 
 def _classes_without_images(split: ImageFolder) -> list[str]:
-    present = {label for _, label in split.samples}
+    present = set(split.labels.tolist())
     return [name for label, name in enumerate(split.classes) if label not in present]
 
 
@@ -292,9 +295,4 @@ def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
     surplus = [name for name in found if name not in expected]
     if not lacking and not surplus:
         return "another order"
-    return f"lacking {_shorten(lacking) or 'none'}, surplus {_shorten(surplus) or 'none'}"
-
-
-def _shorten(names: Sequence[str]) -> str:
-    """Returns the names as a list of at most five."""
-    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:5])} ... ({len(names)})"
+    return f"lacking {shorten(lacking) or 'none'}, surplus {shorten(surplus) or 'none'}"

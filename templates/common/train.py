@@ -196,7 +196,7 @@ class Trainer:
         speed = self.meter.window(self.options.batch_size)
         self.record.curves("speed", state.n_iter, speed)
         progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", speed | numbers)
-        if line := self.meter.advice(self.options.num_workers):
+        if line := self.meter.advice(self.options):
             bar.write(line)
 
     def show_pictures(self) -> None:

@@ -141,7 +141,8 @@ def removed_while_training(place: Range) -> Iterator[str]:
     """Removes the images once the training runs."""
     root = place.new("tree")
     make_tree(root)
-    victim = start(place, root, "--max_steps=0", "--epochs=100000", "--num_workers=2")
+    flags = ["--max_steps=0", "--epochs=100000", "--num_workers=2", "--cache=off"]
+    victim = start(place, root, *flags)
     while not (place.folder / "on-bad-data" / "metrics.jsonl").exists():
         if victim.wait(0.02) is not None:
             raise AttackError(victim.output(2))

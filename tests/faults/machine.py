@@ -34,12 +34,12 @@ def killed_worker(place: Range, draw: random.Random, count: int) -> Iterator[str
         def fault() -> None:
             main = os.getpid()
 
-            def die(dataset: Any, key: tuple[int, int]) -> None:
+            def die(dataset: Any, keys: list[tuple[int, int]]) -> None:
                 del dataset
-                if os.getpid() != main and key[0] == 1:
+                if os.getpid() != main and keys[0][0] == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            before("engine.reproducibility", "SeededDataset.__getitem__", die)
+            before("engine.reproducibility", "SeededDataset.__getitems__", die)
 
         flags = ("--num_workers=2", f"--prefetch={prefetch % 2 * 2}")
         victim = place.start(place.new("worker"), *flags, fault=fault)

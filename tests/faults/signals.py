@@ -83,14 +83,14 @@ def send_in_save(sender: Sender) -> None:
 def send_in_wait(sender: Sender) -> None:
     """The moment: the loop waits for data, which is late."""
 
-    def late(dataset: Any, key: tuple[int, int]) -> None:
+    def late(dataset: Any, keys: list[tuple[int, int]]) -> None:
         del dataset
-        if key == (1, 7):
+        if (1, 7) in keys:
             sender.left = 1
             sender()
             time.sleep(0.5)
 
-    before("engine.reproducibility", "SeededDataset.__getitem__", late)
+    before("engine.reproducibility", "SeededDataset.__getitems__", late)
 
 
 MOMENTS = {

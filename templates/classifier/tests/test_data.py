@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIZE, grey, save
-from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -88,7 +87,7 @@ class TestBuildDatasets:
     def test_test_set_needs_no_training_set(self, tree: Path) -> None:
         (tree / "train").rename(tree / "elsewhere")
         test_set = data.build_test_set(parse(path=tree), ["ant", "cat", "dog"])
-        assert [label for _, label in test_set.samples] == [1, 1, 2, 2]
+        assert test_set.labels.tolist() == [1, 1, 2, 2]
 
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_missing_folder(self, tree: Path, split: str) -> None:
@@ -134,44 +133,44 @@ class TestBuildDatasets:
         assert [label for _, label in everything(training_set)] == [0, 1]
 
 
-class TestTransform:
-    def image(self) -> Image.Image:
-        noise = np.random.default_rng(1).integers(1, 256, (12, 9, 3), dtype=np.uint8)
-        return Image.fromarray(noise)
-
-    def test_same_as_torchvisions_pipeline(self) -> None:
-        reference = v2.Compose([v2.Resize((SIZE, SIZE), antialias=True), v2.PILToTensor()])
-        assert torch.equal(data.Transform(SIZE)(self.image()), reference(self.image()))
+class TestAugmentation:
+    def images(self, count: int) -> torch.Tensor:
+        noise = np.random.default_rng(1).integers(1, 256, (3, SIZE, SIZE), dtype=np.uint8)
+        return torch.from_numpy(noise).expand(count, -1, -1, -1)
 
     def test_crops_and_flips_cover_their_range(self) -> None:
-        upright = data.Transform(SIZE)(self.image())
-        padded = v2.functional.pad(upright, [1])
+        padded = v2.functional.pad(self.images(1)[0], [1])
         expected = set()
         for view in (padded, padded.flip(-1)):
             for top in range(3):
                 for left in range(3):
                     crop = view[:, top : top + SIZE, left : left + SIZE]
                     expected.add(crop.numpy().tobytes())
-        torch.manual_seed(0)
-        transform = data.Transform(SIZE, padding=1, flip=True)
-        drawn = [transform(self.image()).numpy().tobytes() for _ in range(300)]
+        augmentation = data.Augmentation(parse("--crop_padding=1", "--flip"))
+        draws = torch.rand(300, data.Augmentation.draws, generator=torch.manual_seed(0))
+        drawn = [image.numpy().tobytes() for image in augmentation(self.images(300), draws)]
         assert set(drawn) == expected
         assert all(5 < drawn.count(each) < 40 for each in expected)  # of 300, 17 expected
 
-    def test_draws_follow_torchs_seed(self) -> None:
-        transform = data.Transform(SIZE, padding=2, flip=True)
-        torch.manual_seed(3)
-        first = [transform(self.image()) for _ in range(10)]
-        torch.manual_seed(3)
-        assert all(torch.equal(image, transform(self.image())) for image in first)
-        assert len({image.numpy().tobytes() for image in first}) > 5
+    def test_all_of_it_keeps_shape_and_type(self) -> None:
+        flags = ["--crop_padding=2", "--flip", "--crop_scale=0.3", "--color_jitter=0.4"]
+        augmentation = data.Augmentation(parse(*flags))
+        images = augmentation(self.images(50), torch.rand(50, data.Augmentation.draws))
+        assert (images.dtype, images.shape) == (torch.uint8, (50, 3, SIZE, SIZE))
+        assert len({image.numpy().tobytes() for image in images}) == 50
 
     def test_flags_reach_the_training_set_alone(self, tree: Path) -> None:
         options = parse("--flip", "--crop_padding=3", path=tree)
         training_set, test_set = data.build_datasets(options)
-        assert vars(training_set.transform) == {"size": SIZE, "padding": 3, "flip": True}
-        assert vars(test_set.transform) == {"size": SIZE, "padding": 0, "flip": False}
+        assert training_set.augmentation is not None
+        assert (training_set.augmentation.flip, training_set.augmentation.padding) == (True, 3)
+        assert test_set.augmentation is None
         assert parse().flip is False
+
+    def test_random_box_comes_from_more_pixels(self, tree: Path) -> None:
+        training_set, test_set = data.build_datasets(parse("--crop_scale=0.5", path=tree))
+        assert (training_set.store.side, test_set.store.side) == (SIZE * 5 // 4, SIZE)
+        assert training_set[0][0].shape == (3, SIZE, SIZE)
 
 
 def spoil(tree: Path, *names: str) -> None:
@@ -245,13 +244,13 @@ class TestCheckData:
     def test_every_bad_file_is_listed(self, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
         spoil(tree, "cat/1.png", "dog/3.png")
         with pytest.raises(UserError, match=r"2 of 12 images are bad, listed above; mend or"):
-            data.check_data(parse(path=tree))
+            data.check_data(parse("--cache=off", path=tree))
         lines = capsys.readouterr().out.splitlines()
         bad = [tree / "train" / "cat" / "1.png", tree / "train" / "dog" / "3.png"]
         assert [line.partition(":")[0] for line in lines] == [str(path) for path in bad]
 
     def test_good_files_are_counted(self, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        data.check_data(parse(path=tree))
+        data.check_data(parse("--cache=off", path=tree))
         assert capsys.readouterr().out == "12 files in order\n"
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 DONE, FAILED, WRONG_USE, STOPPED = 0, 1, 2, 75
 
@@ -70,6 +70,11 @@ def find_advice(message: str) -> str | None:
         if any(word in message for word in words):
             return advice
     return None
+
+
+def shorten(names: Sequence[str]) -> str:
+    """Returns the names as a list of at most five."""
+    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:5])} ... ({len(names)})"
 
 
 def _path(kind: type) -> str:

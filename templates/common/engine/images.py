@@ -6,10 +6,12 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from engine.exits import UserError
@@ -27,8 +29,13 @@ class BadImageError(UserError):
     """A file that cannot become pixels: one line with its path and the reason."""
 
 
-def read_image(path: str | os.PathLike[str], channels: int) -> Image.Image:
+def read_image(
+    path: str | os.PathLike[str], channels: int, least_side: int | None = None
+) -> Image.Image:
     """Reads a file as 8-bit grey (`channels` 1, mode L) or color (`channels` 3, mode RGB).
+
+    A JPEG file is read at a half, a quarter or an eighth of its size where that leaves both sides
+    at least twice `least_side` pixels long, in less time.
 
     The EXIF orientation is applied. Transparent pixels show a white background. Of an animation or
     a stack of pages, the first is read. What has more than 8 bits is scaled, never clipped:
@@ -41,6 +48,8 @@ def read_image(path: str | os.PathLike[str], channels: int) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            if least_side and image.format == "JPEG":
+                image.draft(None, (2 * least_side, 2 * least_side))
             image.load()
             return _convert(image, "L" if channels == 1 else "RGB")
     except MemoryError:
@@ -50,6 +59,40 @@ def read_image(path: str | os.PathLike[str], channels: int) -> Image.Image:
             # Not the file's fault: permissions, too many open files, a dying disk.
             raise UserError(f"{path}: {error.strerror}") from None
         raise BadImageError(f"{path}: {_explain(Path(path), error)}") from None
+
+
+def decode(path: str, channels: int, side: int) -> NDArray[np.uint8]:
+    """Reads an image file and resizes it to a square: uint8 of shape (C, side, side).
+
+    Raises:
+        BadImageError: the file is bad.
+    """
+    image = functional.resize(read_image(path, channels, side), [side, side], antialias=True)
+    pixels = np.asarray(image).reshape(side, side, channels)  # (H, W, C)
+    return pixels.transpose(2, 0, 1).copy()  # (C, H, W), contiguous
+
+
+class FileList(Sequence[str]):
+    """Paths in two arrays: workers share their memory, as they would not share a list's.
+
+    A list's items count how often they are used, and every count is a write, which takes a copy of
+    the page: a worker would grow by the whole list.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns the path at an index; an IndexError ends a loop over all."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start, end = self._ends[index], self._ends[index + 1]
+        return os.fsdecode(self._bytes[start:end].tobytes())
 
 
 def _explain(path: Path, error: Exception) -> str:
@@ -102,7 +145,24 @@ def _scale(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey.astype(np.uint8))
 
 
-def check_images(paths: Sequence[str], channels: int) -> list[str]:
+def check_images(paths: Sequence[str], channels: int, where: str) -> None:
+    """Reads every file and prints one line for each that is bad.
+
+    Raises:
+        UserError: some are bad; the line says how many.
+    """
+    faults = find_faults(paths, channels)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise UserError(
+            f"{where}: {len(faults)} of {len(paths)} images are bad, listed above; "
+            "mend or remove them"
+        )
+    print(f"{len(paths)} files in order")
+
+
+def find_faults(paths: Sequence[str], channels: int) -> list[str]:
     """Reads every file and returns one line, path and reason, for each that cannot be read."""
     # Pillow's decoders let go of the GIL, so threads are enough and start at once everywhere.
     with ThreadPool(min(32, os.cpu_count() or 1)) as pool:
@@ -137,6 +197,23 @@ def list_folders(folder: str | os.PathLike[str]) -> list[str]:
         UserError: the folder cannot be listed, or a link in it is broken.
     """
     return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
+
+
+def find_inputs(paths: Sequence[str]) -> list[str]:
+    """Returns the paths of files, and of all images in folders and the folders below them.
+
+    Raises:
+        UserError: a path is missing, or a folder holds no images.
+    """
+    files: list[str] = []
+    for path in paths:
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such file or folder")
+        found = list_images(path) if Path(path).is_dir() else [path]
+        if not found:
+            raise UserError(f"{path}: no images in this folder, nor in those below it")
+        files += found
+    return files
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[str]:

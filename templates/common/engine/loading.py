@@ -4,8 +4,9 @@ import argparse
 import os
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from engine.exits import UserError
 from engine.prefetch import end_workers
@@ -54,9 +55,30 @@ class TrainingLoader(DataLoader[Any]):
         end_workers(self._iterator)
 
 
+class _InOrder(Dataset[Any]):
+    """A data set whose batches are made at once, if it can."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # torch leaves it to map-style sets
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        get_batch = getattr(self.dataset, "get_batch", None)
+        if get_batch is None:
+            return [self.dataset[index] for index in indices]
+        return get_batch(np.array(indices), None)  # a test draws nothing
+
+
+def collate(samples: Any) -> Any:
+    """Returns a list of samples as a batch; a tuple is one already."""
+    return samples if isinstance(samples, tuple) else default_collate(samples)
+
+
 def test_loader(dataset: Dataset[Any], options: argparse.Namespace) -> DataLoader[Any]:
     """Returns every sample once, in order; the last batch may be smaller."""
-    return DataLoader(dataset, batch_size=options.batch_size, **_common(options))
+    return DataLoader(_InOrder(dataset), batch_size=options.batch_size, **_common(options))
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -69,6 +91,7 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "num_workers": options.num_workers,
         "worker_init_fn": ignore_signals,
+        "collate_fn": collate,
         # Without a generator of its own, a loader draws from the global one at every epoch.
         "generator": torch.Generator().manual_seed(options.seed),
     }

@@ -1,5 +1,6 @@
 """What the person at the terminal sees: the bar, and how much of the time went into computing."""
 
+import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -71,14 +72,16 @@ class EfficiencyMeter:
         speed = {"images/s": steps * batch_size / total}
         return speed if self._share is None else {"efficiency": 1 - self._share} | speed
 
-    def advice(self, num_workers: int) -> str | None:
+    def advice(self, options: argparse.Namespace) -> str | None:
         """Returns, once, a line that names the flag to change where data is the bottleneck."""
         if self._advised or self._share is None or self._share <= STARVED:
             return None
         self._advised = True
         line = f"{self._share:.0%} of the time went into waiting for data: "
-        if num_workers < default_workers():
-            return f"{line}try --num_workers {default_workers()} (now {num_workers})"
+        if getattr(options, "cache", None) == "off":
+            return f"{line}try --cache auto (now off)"
+        if options.num_workers < default_workers():
+            return f"{line}try --num_workers {default_workers()} (now {options.num_workers})"
         return f"{line}store the images smaller, near --img_size, or raise --num_workers"
 
 

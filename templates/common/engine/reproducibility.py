@@ -7,14 +7,17 @@ the number of workers nor the place where a run was cut and resumed can change a
 import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 _MASK = 2**64 - 1
+_GAMMA = 0x9E3779B97F4A7C15
 _ORDERS, _SAMPLES, _STEPS = range(3)  # so that sample 5 and step 5 draw different numbers
 
 SampleKey = tuple[int, int]  # (epoch, index of the sample)
@@ -27,11 +30,26 @@ def derive_seed(*parts: int) -> int:
     """
     state = 0
     for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) & _MASK
+        state = (state + part + _GAMMA) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state >> 1
+
+
+def uniform(seed: int, epoch: int, indices: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Returns `count` numbers in [0, 1) for each sample of a batch, shape (N, count).
+
+    Each follows from (seed, epoch, index, its column) alone, by the mix of `derive_seed`.
+    """
+    state = np.zeros((len(indices), count), np.uint64)
+    samples, columns = indices[:, None], np.arange(count)[None, :]
+    for part in (np.array(seed), np.array(_SAMPLES), np.array(epoch), samples, columns):
+        state += part.astype(np.uint64) + np.uint64(_GAMMA)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def seed_all(*parts: int) -> None:
@@ -87,7 +105,11 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 class SeededDataset(Dataset[Any]):
-    """A data set whose every sample is drawn under the seed of (seed, epoch, index)."""
+    """A data set whose every sample is drawn under the seed of (seed, epoch, index).
+
+    One that has `get_batch(indices, uniform)` makes whole batches at once, and draws from
+    `uniform(count)`, which gives each sample its numbers.
+    """
 
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset = dataset
@@ -96,6 +118,14 @@ class SeededDataset(Dataset[Any]):
     def __getitem__(self, key: SampleKey) -> Any:
         seed_all(self.seed, _SAMPLES, *key)
         return self.dataset[key[1]]
+
+    def __getitems__(self, keys: list[SampleKey]) -> Any:
+        get_batch = getattr(self.dataset, "get_batch", None)
+        if get_batch is None:
+            return [self[key] for key in keys]
+        epoch = keys[0][0]
+        indices = np.array([index for _, index in keys])
+        return get_batch(indices, partial(uniform, self.seed, epoch, indices))
 
 
 class ResumableBatchSampler(Sampler[list[SampleKey]]):

@@ -126,20 +126,22 @@ def test_meter_sees_the_devices_idle_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wait", "workers", "advice"),
+    ("wait", "workers", "cache", "advice"),
     [
-        (1.0, 0, None),
-        (9.0, 1, "90% of the time went into waiting for data: try --num_workers 3 (now 1)"),
-        (9.0, 3, "90% of the time went into waiting for data: store the images smaller"),
+        (1.0, 0, "off", None),
+        (9.0, 0, "off", "90% of the time went into waiting for data: try --cache auto (now off)"),
+        (9.0, 1, "disk", "90% of the time went into waiting for data: try --num_workers 3 (now 1)"),
+        (9.0, 3, None, "90% of the time went into waiting for data: store the images smaller"),
     ],
 )
 def test_advice_names_the_flag_once(
-    monkeypatch: pytest.MonkeyPatch, wait: float, workers: int, advice: str | None
+    monkeypatch: pytest.MonkeyPatch, wait: float, workers: int, cache: str, advice: str | None
 ) -> None:
+    flags = argparse.Namespace(num_workers=workers, cache=cache)
     monkeypatch.setattr(progress, "default_workers", lambda: 3)
     clock = Clock()
     meter = EfficiencyMeter(torch.device("cpu"), clock)
-    assert meter.advice(workers) is None  # nothing is measured yet
+    assert meter.advice(flags) is None  # nothing is measured yet
 
     def loader() -> Iterator[int]:
         for number in range(3):
@@ -149,9 +151,9 @@ def test_advice_names_the_flag_once(
     for _ in meter.watch(loader()):
         clock.now += 10 - wait
     meter.window(batch_size=1)
-    line = meter.advice(workers)
+    line = meter.advice(flags)
     assert line == advice or (line and advice and line.startswith(advice))
-    assert meter.advice(workers) is None
+    assert meter.advice(flags) is None
 
 
 @pytest.mark.parametrize(

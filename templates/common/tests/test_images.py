@@ -11,7 +11,7 @@ from PIL import Image
 
 from engine import images
 from engine.exits import UserError
-from engine.images import BadImageError, check_images, read_image
+from engine.images import BadImageError, find_faults, read_image
 
 
 def write_truncated(path: Path) -> None:
@@ -182,7 +182,7 @@ def test_checking_names_every_bad_file(tmp_path: Path) -> None:
     good = save(grey(1), tmp_path / "good.png")
     for name, (write, _) in BAD_FILES.items():
         write(tmp_path / name)
-    lines = check_images([str(good), *(str(tmp_path / name) for name in BAD_FILES)], 3)
+    lines = find_faults([str(good), *(str(tmp_path / name) for name in BAD_FILES)], 3)
     expected = [f"{tmp_path / name}: {reason}" for name, (_, reason) in BAD_FILES.items()]
     assert len(lines) == len(expected)
     assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
