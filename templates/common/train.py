@@ -137,7 +137,7 @@ class Trainer:
                     continue  # the gradients of several batches make one step
                 self.step()
                 self.after_step(bar)
-                if state.batch < len(batches) and self.epoch_ends():
+                if (self.stop or state.n_iter == self.total_steps) and state.batch < len(batches):
                     break
 
     def epoch_ends(self) -> bool:
@@ -192,9 +192,8 @@ class Trainer:
         state = self.state
         numbers = self.window.means()
         numbers["lr"] = next(iter(state.optimizers.values())).param_groups[0]["lr"]
-        self.record.scalars("train", state.n_iter, state.epoch, numbers)
         speed = self.meter.window(self.options.batch_size)
-        self.record.curves("speed", state.n_iter, speed)
+        self.record.scalars("train", state.n_iter, state.epoch, numbers, speed)
         progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", speed | numbers)
         if line := self.meter.advice(self.options):
             bar.write(line)

@@ -68,7 +68,7 @@ def make_data(project: Path, folder: Path) -> Path:
 def attack(name: str, place: Range, seed: int, short: bool) -> bool:
     """Runs one attack, prints its line of the table, and says whether it was withstood."""
     function, full, few = ATTACKS[name]
-    started, done, last = time.monotonic(), 0, "the first"
+    started, done, last = time.monotonic(), 0, "none"
     error = ""
     try:
         for what in function(place, random.Random(seed), few if short else full):
@@ -78,11 +78,10 @@ def attack(name: str, place: Range, seed: int, short: bool) -> bool:
     except Exception:
         error = traceback.format_exc()
     seconds = time.monotonic() - started
-    note = last if last.startswith("not done") else ""
     outcome = "FAILED" if error else "ok"
-    print(f"{name:<16}{done:>6}  {outcome:<8}{seconds:>6.0f} s  {note}".rstrip(), flush=True)
+    print(f"{name:<16}{done:>6}  {outcome:<8}{seconds:>6.0f} s  {last}", flush=True)
     if error:
-        print(f"  after {last}, with --seed {seed}: {error}", flush=True)
+        print(f"  after that, with --seed {seed}: {error}", flush=True)
     return not error
 
 
@@ -106,7 +105,7 @@ def main() -> int:
     withstood = []
     with tempfile.TemporaryDirectory() as name:
         for variant in arguments.variant:
-            print(f"\n{variant}: attack, how many, outcome, time", flush=True)
+            print(f"\n{variant}: attack, how many, outcome, time, the last of them", flush=True)
             folder = Path(name) / f"{variant}-runs"
             project = render(variant, Path(name))
             place = Range(project, make_data(project, Path(name) / f"{variant}-data"), folder)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -12,18 +13,21 @@ from operations import LOG, Operations
 from runs import AttackError, Range, expect_equal, expect_whole_files
 
 LONG = ("--epochs=4", "--save_every=2", "--picture_every=5", "--ema=0.9", "--accumulate=2")
+CACHES = ("auto", "disk", "ram", "off")
 SAVES = ("--max_steps=3", "--save_every=1", "--picture_every=0")
 
 
 def random_moments(place: Range, draw: random.Random, count: int) -> Iterator[str]:
-    """Kills runs again and again until each one is through; with workers and without."""
+    """Kills runs again and again until each one is through; with any workers, and any cache."""
     whole = place.unbroken(*LONG)
     kills = 0
     for number in itertools.count():
         run = place.new(f"killed-{number}")
-        workers = f"--num_workers={number % 2 * 2}"
+        shutil.rmtree(place.path_to_data / ".cache", ignore_errors=True)  # to be built anew
         while True:
-            victim = place.start(run, *LONG, workers)
+            # What may change at a resume, changes: the end has to be the same.
+            free = [f"--num_workers={draw.choice((0, 2))}", f"--cache={draw.choice(CACHES)}"]
+            victim = place.start(run, *LONG, *free)
             status = victim.wait(draw.uniform(0.05, 2.0))
             if status == 0:
                 break
@@ -35,7 +39,7 @@ def random_moments(place: Range, draw: random.Random, count: int) -> Iterator[st
             expect_whole_files(run)
             yield f"kill {kills} of run {number}"
         expect_equal(whole, run)
-        yield f"run {number} ends as if it had never been killed"
+        yield f"{kills} kills, {number + 1} runs, each ends as if it had never been killed"
         if kills >= count:
             return
 

@@ -29,9 +29,10 @@ class StepGuard:
         self.bad_steps = 0
         self._limit = limit
         self._parameters = {} if ignore_gradients else parameters
+        self._all = [each for some in self._parameters.values() for each in some]
         self._losses: dict[str, Tensor] = {}  # sums since the last step, each ()
         device = next(iter(parameters.values()))[0].device
-        self._one = torch.ones((), device=device)
+        self._one, self._found = torch.ones((), device=device), torch.zeros((), device=device)
 
     def watch(self, name: str, loss: Tensor) -> Tensor:
         """Takes the mean loss of one batch, shape (), and returns it."""
@@ -46,14 +47,14 @@ class StepGuard:
             DivergenceError: it is one bad step too many.
         """
         losses, self._losses = self._losses, {}
-        gradients = [each.grad for some in self._parameters.values() for each in some]
-        tensors = [each for each in gradients if each is not None] + list(losses.values())
-        found = self._one - 1
+        tensors = [each.grad for each in self._all if each.grad is not None]
+        tensors += losses.values()
         # How torch's GradScaler looks: one pass over all tensors, multiplied by 1 on the way.
-        torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, self._one)
-        if not found.item():
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
+        if not self._found.item():
             self.bad_steps = 0
             return True
+        self._found.zero_()
         self.bad_steps += 1
         line = f"step {n_iter}: {self._find(losses)}"
         if self.bad_steps == self._limit:

@@ -77,8 +77,15 @@ class Record:
             with self._reported():
                 self._events.close()
 
-    def scalars(self, split: str, n_iter: int, epoch: int, numbers: Mapping[str, float]) -> None:
-        """Writes one line and one point a curve."""
+    def scalars(
+        self,
+        split: str,
+        n_iter: int,
+        epoch: int,
+        numbers: Mapping[str, float],
+        speed: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes one line and one point a curve; `speed` goes to TensorBoard alone."""
         line = {"n_iter": n_iter, "epoch": epoch, "split": split} | dict(numbers)
         with self._lock:
             self._waiting += json.dumps(line).encode() + b"\n"
@@ -86,7 +93,10 @@ class Record:
             self._write_lines()
         except OSError as error:
             self._report("metrics.jsonl", error)
-        self.curves(split, n_iter, numbers)
+        curves = {f"{split}/{name}": value for name, value in numbers.items()}
+        curves |= {f"speed/{name}": value for name, value in (speed or {}).items()}
+        points = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
+        self._write_event(n_iter, summary=Summary(value=points))
 
     def _write_lines(self) -> None:
         with self._lock:
@@ -102,14 +112,6 @@ class Record:
         """Length of metrics.jsonl in bytes, once the lines that wait are written."""
         with self._lock:
             return self._position + len(self._waiting)
-
-    def curves(self, split: str, n_iter: int, numbers: Mapping[str, float]) -> None:
-        """Writes one point a curve, to TensorBoard alone."""
-        points = [
-            Summary.Value(tag=f"{split}/{name}", simple_value=value)
-            for name, value in numbers.items()
-        ]
-        self._write_event(n_iter, summary=Summary(value=points))
 
     def pictures(self, split: str, n_iter: int, pictures: Mapping[str, Tensor]) -> None:
         """Writes pictures of shape (3, H, W) in [0, 1]."""

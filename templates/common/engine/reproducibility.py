@@ -7,7 +7,7 @@ the number of workers nor the place where a run was cut and resumed can change a
 import os
 import random
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,14 @@ def derive_seed(*parts: int) -> int:
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
     """
-    state = 0
-    for part in parts:
-        state = (state + part + _GAMMA) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
-    return state >> 1
+    return reduce(_mix, parts, 0) >> 1
+
+
+def _mix(state: int, part: int) -> int:
+    state = (state + part + _GAMMA) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return state ^ (state >> 31)
 
 
 def uniform(seed: int, epoch: int, indices: NDArray[np.int64], count: int) -> NDArray[np.float64]:
@@ -71,7 +72,12 @@ def seed_torch(seed: int) -> None:
 
 def seed_step(seed: int, epoch: int, batch: int) -> None:
     """Seeds what the model draws in one batch, dropout and noise: from torch, not from NumPy."""
-    seed_torch(derive_seed(seed, _STEPS, epoch, batch))
+    seed_torch(_mix(_mix_epoch(seed, epoch), batch) >> 1)
+
+
+@lru_cache(maxsize=1)
+def _mix_epoch(seed: int, epoch: int) -> int:
+    return reduce(_mix, (seed, _STEPS, epoch), 0)
 
 
 def set_deterministic(deterministic: bool) -> None:

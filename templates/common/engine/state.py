@@ -37,7 +37,7 @@ class TrainingState:
         parameters: each optimizer's trained parameters: where its loss may send gradients.
         schedulers: by the optimizers' names.
         autocast: context in which the model computes its losses.
-        share: of one batch in the gradient of a step, shape ().
+        share: of one batch in the gradient of a step, shape (); None if it is the whole.
         scaler: of the loss, for float16; elsewhere it does nothing.
         guard: refuses steps that are not finite.
         fingerprint: of the training set.
@@ -72,8 +72,9 @@ class TrainingState:
             partial(torch.autocast, device.type, dtype) if options.amp else nullcontext
         )
         self.scaler = GradScaler(device.type, enabled=dtype == torch.float16)
-        # What each batch adds to a loss's gradient: its share of the virtual batch.
-        self.share = torch.tensor(1 / options.accumulate, device=device)
+        # What each batch adds to a loss's gradient: its share of the virtual batch, or all of it.
+        count = options.accumulate
+        self.share = torch.tensor(1 / count, device=device) if count > 1 else None
         self.ema: AveragedModel | None = None
         if options.ema:
             average = get_ema_multi_avg_fn(options.ema)
