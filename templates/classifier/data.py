@@ -137,7 +137,8 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         self.augmentation = augmentation
         folders = [root / name for name in self.classes]
         files = [list_images(folder) if folder.is_dir() else [] for folder in folders]
-        self.labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files])
+        counts = [len(of_class) for of_class in files]
+        self.labels = np.repeat(np.arange(len(files), dtype=np.int64), counts)
         if not len(self):
             raise UserError(f"{root}: no images; they belong in {root / '<class>'}")
         # A random box is taken from more pixels than it is resized to.

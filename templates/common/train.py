@@ -103,8 +103,9 @@ class Trainer:
             while state.epoch < options.epochs and state.ended < self.total_steps and not self.stop:
                 if state.n_iter < self.total_steps:
                     self.train_epoch()
-                is_best = self.test_is_due() and self.test()
-                if not self.stop:
+                stopped = bool(self.stop)  # in mid-epoch, or before the test
+                is_best = not stopped and self.test_is_due() and self.test()
+                if not (stopped or self.stop.cut_short):
                     state.end_epoch(len(self.training_loader))
                 self.save(is_best)
             self.checkpoints.wait()
@@ -142,8 +143,8 @@ class Trainer:
 
     def epoch_ends(self) -> bool:
         """Says whether a test and a checkpoint follow: at an epoch's end, a limit or a signal."""
-        done = self.state.batch == len(self.training_loader)
-        return done or self.state.n_iter == self.total_steps or bool(self.stop)
+        state, batches = self.state, len(self.training_loader)
+        return state.batch == batches or state.n_iter == self.total_steps or bool(self.stop)
 
     def backward(self, batch: Any) -> dict[str, Tensor]:
         """Adds the batch's gradients, and returns each term's values, (N,), on the device."""
@@ -209,15 +210,15 @@ class Trainer:
         """Says whether the epoch, or the run, ends here with a test."""
         state, options = self.state, self.options
         last = state.epoch + 1 == options.epochs or state.n_iter == self.total_steps
-        return not self.stop and bool(last or (state.epoch + 1) % options.test_every == 0)
+        return last or (state.epoch + 1) % int(options.test_every) == 0
 
     def test(self) -> bool:
         """Tests the model, and says whether it is the best so far."""
         state, model = self.state, self.state.tested_model
         check_finite(model, state.n_iter)
         metrics = evaluate(model, self.test_loader, self.device, self.options, self.stop)
-        if self.stop:
-            return False  # the pass was cut short: it will be done anew
+        if self.stop.cut_short:  # it will be done anew
+            return False
         results = numbers(metrics)
         self.record.scalars("test", state.n_iter, state.epoch, results)
         texts = [f"{name} {value:.4f}" for name, value in results.items()]

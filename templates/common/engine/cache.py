@@ -137,7 +137,7 @@ def open_cache(
         UserError: --cache asks for more room than there is.
     """
     size = int(np.prod(shape))
-    if options.cache == "off":
+    if options.cache == "off" or not hasattr(os, "pwrite"):  # Windows has no such call
         return NoCache(shape)
     if options.cache == "ram":
         if size > _free_memory():
@@ -204,7 +204,7 @@ def _has_room_for(path: Path, shape: tuple[int, ...], kind: type) -> bool:
     """Says whether the file is there, with all the bytes that it should have."""
     try:
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+    except (FileNotFoundError, ValueError, EOFError):
         return False
     return bool(array.shape == shape and array.dtype == kind)
 
@@ -216,6 +216,7 @@ def _make_empty(path: Path, shape: tuple[int, ...], kind: type) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + int(np.prod(shape)) * np.dtype(kind).itemsize)
         file.flush()
+        Path(file.name).chmod(0o644)  # for everyone who may read the images
         path.unlink(missing_ok=True)
         with suppress(FileExistsError):  # another run was faster; the file is as good
             os.link(file.name, path)

@@ -106,15 +106,17 @@ class Checkpoints:
         for path in [*reversed(self._steps()), last]:
             try:
                 state = read_checkpoint(path)
-                if path != last:
-                    self._name(path, state)  # a kill may have come before its names
-                return state
             except FileNotFoundError:
                 continue
             except UserError as error:
                 print(f"{error}: passed over", file=sys.stderr)
             except OSError as error:
                 print(f"{path} cannot be read ({error.strerror}): passed over", file=sys.stderr)
+            else:
+                if path != last:
+                    with suppress(OSError):  # a kill may have come before its names
+                        self._name(path, state)
+                return state
         return None
 
     def _steps(self) -> list[Path]:

@@ -49,15 +49,18 @@ class StepGuard:
         losses, self._losses = self._losses, {}
         tensors = [each.grad for each in self._all if each.grad is not None]
         tensors += losses.values()
-        # How torch's GradScaler looks: one pass over all tensors, multiplied by 1 on the way.
-        torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
+        if self._found.device.type in ("cpu", "cuda"):
+            # How torch's GradScaler looks: one pass over all tensors, multiplied by 1 on the way.
+            torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
+        else:
+            self._found += ~torch.stack([each.isfinite().all() for each in tensors]).all()
         if not self._found.item():
             self.bad_steps = 0
             return True
         self._found.zero_()
         self.bad_steps += 1
         line = f"step {n_iter}: {self._find(losses)}"
-        if self.bad_steps == self._limit:
+        if self.bad_steps >= self._limit:
             raise DivergenceError(
                 f"{line}, {self._limit} bad steps in a row; the last checkpoint is untouched; "
                 "try a lower --lr, or --warmup, or --clip_grad"

@@ -20,13 +20,14 @@ def evaluate(
 ) -> MetricCollection:
     """Returns the model's metrics, updated with every batch of the loader.
 
-    A stop request ends the pass early; its metrics are then worth nothing.
+    A stop request ends the pass early, and takes note of it; the metrics are then worth nothing.
     """
     model.eval()
     metrics: MetricCollection = model.build_metrics().to(device)
     with BackgroundBatches(loader, device, options.prefetch) as batches:
         for batch in tqdm(batches, desc="test", unit="batch", leave=False, disable=None):
             if stop:
+                stop.cut_short = True
                 break
             model.evaluate(batch, metrics)
     return metrics

@@ -31,7 +31,7 @@ STATUSES: dict[type[Exception], int] = {
 
 # What torch says when the machine gives out, which no type of exception tells; what to do then.
 ADVICE = {
-    ("out of memory", "can't allocate memory"): (
+    ("out of memory", "can't allocate memory", "Caught MemoryError"): (
         "out of memory: lower --batch_size (now {batch_size}), or --img_size; in training, "
         "--accumulate makes up for smaller batches"
     ),
@@ -56,7 +56,8 @@ def run(main: Callable[[argparse.Namespace], None], options: argparse.Namespace)
         print(message, file=sys.stderr)
         return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
     except (RuntimeError, MemoryError) as error:
-        advice = find_advice(str(error) or "out of memory")
+        is_memory = isinstance(error, MemoryError)
+        advice = find_advice("out of memory" if is_memory else str(error))
         if advice is None:
             raise
         print(advice.format_map(vars(options)), file=sys.stderr)

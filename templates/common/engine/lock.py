@@ -1,5 +1,6 @@
 """One run at a time in a folder."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ class RunLock:
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            os.pwrite(self._descriptor, b"\n", 0)  # proves that there is room, before step 1
+            os.write(self._descriptor, b"\n")  # proves that there is room, before step 1
         except OSError as error:
             raise UserError(
                 f"--run_dir {run_dir} cannot be written to ({error.strerror}): choose another"
@@ -38,6 +39,9 @@ class RunLock:
         try:
             _lock(self._descriptor)
         except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                print(f"{path}: no locks here ({error.strerror}): see that no other run uses it")
+                return
             self.close()
             raise UserError(
                 f"--run_dir {run_dir} is in use by another run: wait for it, or choose another"

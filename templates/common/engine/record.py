@@ -137,12 +137,14 @@ class Record:
         with self._reported():
             # `SummaryWriter` would send each event through a queue and two threads, at ten times
             # the cost; its own parts write the same file from here.
-            if self._events is None:  # its suffix puts the files of one second in their order
-                self._events = EventsWriter(str(self._run_dir / "events"), f".{n_iter:012d}")
-            self._events.write_event(event)
+            events = self._events  # a save that fails sets it to None from its thread
+            if events is None:  # its suffix puts the files of one second in their order
+                events = EventsWriter(str(self._run_dir / "events"), f".{n_iter:012d}")
+                self._events = events
+            events.write_event(event)
             if now > self._flushed + FLUSH_SECONDS:
                 self._flushed = now
-                self._events.flush()
+                events.flush()
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

@@ -50,7 +50,10 @@ def check_changes(
             raise UserError(f"{change}: give that, or --allow_changes to go on inexactly")
         print(change)
     if checkpoint["fingerprint"] != training_set:
-        change = f"--path_to_data {options.path_to_data}: the training set is not the run's"
+        change = (
+            f"--path_to_data {options.path_to_data}: the training set is not the run's, in its "
+            "files or in what the data's flags do to them"
+        )
         if not options.allow_changes:
             raise UserError(f"{change}: give that, or --allow_changes to go on inexactly")
         print(change)

@@ -93,7 +93,7 @@ class TrainingState:
     def end_epoch(self, batches: int) -> None:
         """Takes note that all is done after the last step; `batches` are those of an epoch."""
         self.ended = self.n_iter
-        if self.batch == batches:
+        if self.batch >= batches:  # more, if a resumed run's data has become less
             self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self, options: argparse.Namespace, classes: list[str]) -> dict[str, Any]:

@@ -13,10 +13,15 @@ SIGNALS = [
 
 
 class StopRequest:
-    """Turns the first signal into a request the loop polls; a second one ends the run at once."""
+    """Turns the first signal into a request the loop polls; a second one ends the run at once.
+
+    Attributes:
+        cut_short: whether a test pass was ended by it.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.cut_short = False
 
     def listen(self) -> None:
         """Installs the handlers; only the main thread may."""

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 
+from engine import images
 from engine.cache import describe_files, open_cache
 from engine.images import BadImageError, FileList, decode
 
@@ -31,7 +33,9 @@ class ImageStore:
         self.channels = options.channels
         self.skip_bad = options.skip_bad
         shape = (len(files), self.channels, side, side)
-        self.cache = open_cache(options, root, shape, describe_files(root, files))
+        # Whatever decides the pixels: the files, and the code that reads them.
+        code = f"{PIL.__version__} {Path(images.__file__).read_text(encoding='utf-8')}"
+        self.cache = open_cache(options, root, shape, describe_files(root, files) + code)
         # One byte per image, in memory that all workers share, so that they count together.
         self.bad = torch.zeros(len(files), dtype=torch.bool).share_memory_()
 

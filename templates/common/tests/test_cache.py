@@ -85,6 +85,12 @@ def test_changed_files_make_a_new_cache(root: Path, change: Callable[[Path], Non
     assert not before & after
 
 
+def test_other_code_makes_a_new_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(root)
+    monkeypatch.setattr("PIL.__version__", "0")
+    assert read(root)[1] == COUNT
+
+
 def test_another_size_is_another_cache(root: Path) -> None:
     read(root)
     options = argparse.Namespace(channels=1, skip_bad=0, cache="disk")

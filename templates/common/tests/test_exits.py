@@ -40,6 +40,7 @@ def test_error_becomes_status_and_line(
     [
         (RuntimeError("CUDA out of memory. Tried to allocate"), "lower --batch_size (now 64)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), "--accumulate makes up"),
+        (MemoryError("Unable to allocate 9 TiB"), "out of memory"),
         (MemoryError(), "out of memory: lower --batch_size (now 64)"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "--num_workers"),
         (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "(now 3)"),

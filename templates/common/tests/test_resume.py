@@ -188,6 +188,36 @@ def test_new_batch_size_goes_on_at_the_same_samples(parse: Parse) -> None:
     trainer.run()
 
 
+def test_smaller_training_set_goes_on_with_the_next_epoch(
+    parse: Parse, tmp_path: Path, path_to_data: str
+) -> None:
+    cut(Trainer(parse()), 6)
+    copy = shutil.copytree(path_to_data, tmp_path / "smaller")
+    for path in sorted((copy / "train").rglob("*.png"))[::2]:
+        path.unlink()  # four batches are left, of which six are done
+    main(parse("--resume", "--allow_changes", f"--path_to_data={copy}"))
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["n_iter"] == 8
+
+
+def test_signal_after_the_test_is_not_before_it(
+    parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(parse(f"--run_dir={tmp_path / 'unbroken'}"))
+    trainer = Trainer(parse())
+    scalars = trainer.record.scalars
+
+    def scalars_and_signal(split: str, *others: Any) -> None:
+        scalars(split, *others)
+        if split == "test":
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(trainer.record, "scalars", scalars_and_signal)
+    with pytest.raises(PreemptedError):
+        trainer.run()
+    main(parse("--resume"))
+    assert_equal_runs(tmp_path / "unbroken", tmp_path / "run")
+
+
 def test_other_classes_are_refused(parse: Parse, tmp_path: Path) -> None:
     main(parse("--max_steps=1"))
     path = tmp_path / "run" / "checkpoints" / "step_00000001.pt"
