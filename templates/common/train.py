@@ -117,7 +117,7 @@ class Trainer:
         """Trains from the current batch to the end of the epoch, a limit or a signal."""
         options, state = self.options, self.state
         self.training_loader.set_position(state.epoch, state.batch)
-        self.model.train()
+        state.train()
         with BackgroundBatches(self.training_loader, self.device, options.prefetch) as batches:
             bar = tqdm(
                 self.meter.watch(batches),

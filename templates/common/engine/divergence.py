@@ -16,6 +16,8 @@ class StepGuard:
 
     Args:
         parameters: those that each loss sends gradients to, by its name.
+        buffers: what the model's forward changes, such as the running statistics of a batch
+            normalization; a step that is not applied leaves them as they were, too.
         limit: bad steps in a row that end the run.
         ignore_gradients: True under a loss scaler, which looks at them by itself.
 
@@ -24,15 +26,26 @@ class StepGuard:
     """
 
     def __init__(
-        self, parameters: Mapping[str, Sequence[nn.Parameter]], limit: int, ignore_gradients: bool
+        self,
+        parameters: Mapping[str, Sequence[nn.Parameter]],
+        buffers: Sequence[Tensor],
+        limit: int,
+        ignore_gradients: bool,
     ) -> None:
         self.bad_steps = 0
         self._limit = limit
         self._parameters = {} if ignore_gradients else parameters
+        self._buffers = list(buffers)
+        self._kept = [each.clone() for each in self._buffers]
         self._all = [each for some in self._parameters.values() for each in some]
         self._losses: dict[str, Tensor] = {}  # sums since the last step, each ()
         device = next(iter(parameters.values()))[0].device
         self._one, self._found = torch.ones((), device=device), torch.zeros((), device=device)
+
+    def keep(self) -> None:
+        """Takes the buffers as they are for those of the last good step."""
+        if self._kept:
+            torch._foreach_copy_(self._kept, self._buffers)
 
     def watch(self, name: str, loss: Tensor) -> Tensor:
         """Takes the mean loss of one batch, shape (), and returns it."""
@@ -56,8 +69,11 @@ class StepGuard:
             self._found += ~torch.stack([each.isfinite().all() for each in tensors]).all()
         if not self._found.item():
             self.bad_steps = 0
+            self.keep()
             return True
         self._found.zero_()
+        if self._kept:
+            torch._foreach_copy_(self._buffers, self._kept)
         self.bad_steps += 1
         line = f"step {n_iter}: {self._find(losses)}"
         if self.bad_steps >= self._limit:

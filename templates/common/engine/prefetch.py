@@ -8,6 +8,8 @@ import torch
 from prefetch_generator import BackgroundGenerator
 from torch import Tensor
 
+from engine.stopping import hold_signals
+
 
 class BackgroundBatches:
     """Batches on the device, kept ready by a background thread; leave it and the thread is gone.
@@ -36,7 +38,8 @@ class BackgroundBatches:
 
     def __enter__(self) -> "BackgroundBatches":
         # The workers start here, in the main thread, where torch can watch over them.
-        self._iterator = iter(self.loader)
+        with hold_signals():
+            self._iterator = iter(self.loader)
         source = self._moved(self._iterator)
         if self.ahead:
             source = self._background = BackgroundGenerator(source, max_prefetch=self.ahead)

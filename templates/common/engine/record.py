@@ -86,7 +86,8 @@ class Record:
         speed: Mapping[str, float] | None = None,
     ) -> None:
         """Writes one line and one point a curve; `speed` goes to TensorBoard alone."""
-        line = {"n_iter": n_iter, "epoch": epoch, "split": split} | dict(numbers)
+        numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        line = {"n_iter": n_iter, "epoch": epoch, "split": split} | numbers  # JSON knows no NaN
         with self._lock:
             self._waiting += json.dumps(line).encode() + b"\n"
         try:

@@ -79,7 +79,9 @@ class TrainingState:
         if options.ema:
             average = get_ema_multi_avg_fn(options.ema)
             self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-        self.guard = StepGuard(self.parameters, options.max_bad_steps, self.scaler.is_enabled())
+        is_scaled = self.scaler.is_enabled()
+        buffers = list(model.buffers())
+        self.guard = StepGuard(self.parameters, buffers, options.max_bad_steps, is_scaled)
         self.fingerprint = fingerprint(training_set)
         self.epoch = self.batch = self.n_iter = self.ended = self.position = 0
         self.best: float | None = None
@@ -89,6 +91,11 @@ class TrainingState:
     def tested_model(self) -> Any:
         """The model that tests and pictures use: the average of the weights if there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def train(self) -> None:
+        """Puts the model into training mode."""
+        self.model.train()
+        self.guard.keep()
 
     def end_epoch(self, batches: int) -> None:
         """Takes note that all is done after the last step; `batches` are those of an epoch."""

@@ -1,6 +1,8 @@
 """Signals ask; the loop answers between two steps, when a save is safe."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -43,8 +45,28 @@ class StopRequest:
         return PreemptedError(f"{name}: saved; continue with --resume --run_dir {run_dir}")
 
 
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Has signals wait while workers start, which hold them, too, until they ignore them.
+
+    A worker that is met by a signal between its first line and `ignore_signals` would die of it.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # Windows lacks it
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        _release_signals()
+
+
 def ignore_signals(worker: int) -> None:
     """Has a loader's worker ignore what is sent to the whole group; the main process ends it."""
     del worker
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    _release_signals()
+
+
+def _release_signals() -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -31,7 +31,7 @@ def guard_of(*gradients: list[float]) -> tuple[StepGuard, list[nn.Parameter]]:
     parameters = [nn.Parameter(torch.zeros(len(each))) for each in gradients]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = torch.tensor(gradient)
-    return StepGuard({"first": parameters[:1], "second": parameters[1:]}, 3, False), parameters
+    return StepGuard({"first": parameters[:1], "second": parameters[1:]}, [], 3, False), parameters
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,15 @@ def test_bad_steps_end_the_run_only_in_a_row() -> None:
     assert not guard.allows(5)
     with pytest.raises(DivergenceError, match=r"step 6: the gradient of first .*, 3 bad"):
         guard.allows(6)
+
+
+def test_buffers_are_those_of_the_last_good_step() -> None:
+    parameter, layer = nn.Parameter(torch.zeros(1)), nn.BatchNorm1d(2)
+    guard = StepGuard({"loss": [parameter]}, list(layer.buffers()), 3, False)
+    layer(torch.rand(4, 2))
+    assert guard.allows(1)
+    good = [each.clone() for each in layer.buffers()]
+    layer(torch.tensor([[1.0, 2.0], [math.inf, 3.0]]))
+    guard.watch("loss", torch.tensor(math.nan))
+    assert not guard.allows(2)
+    assert all(map(torch.equal, layer.buffers(), good))

@@ -1,6 +1,8 @@
 """Batches ahead of time: whole, in order, and nothing left behind however the loop ends."""
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.options import PROJECT
 from engine.prefetch import BackgroundBatches, map_tensors
+from engine.stopping import ignore_signals
 
 CPU = torch.device("cpu")
 
@@ -156,3 +159,16 @@ def test_batches_are_copied_to_the_device() -> None:
         received = list(batches)
     assert all(batch.is_cuda for batch in received)
     assert torch.cat(received).tolist() == list(range(12))
+
+
+def meet_a_signal_first(worker: int) -> None:
+    """Has a signal for the whole group come before the worker ignores it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    ignore_signals(worker)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_worker_survives_a_signal_at_its_start() -> None:
+    loader = DataLoader(Numbers(), num_workers=1, worker_init_fn=meet_a_signal_first)
+    with BackgroundBatches(loader, CPU, 2) as batches:
+        assert [int(batch) for batch in batches] == list(range(12))

@@ -67,3 +67,10 @@ class FullDisk:
             file.seek(self._position)
             self._room = 0
             return file.write(content[:3])
+
+
+def test_lines_stay_json_whatever_the_numbers(parse: Parse, tmp_path: Path) -> None:
+    with Record(tmp_path, parse(), n_iter=0, position=0) as record:
+        record.scalars("test", 1, 0, {"loss": float("nan"), "accuracy": 0.5})
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+    assert line == {"n_iter": 1, "epoch": 0, "split": "test", "accuracy": 0.5}
