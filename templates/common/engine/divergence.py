@@ -44,8 +44,8 @@ class StepGuard:
 
     def keep(self) -> None:
         """Takes the buffers as they are for those of the last good step."""
-        if self._kept:
-            torch._foreach_copy_(self._kept, self._buffers)
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            kept.copy_(buffer)
 
     def watch(self, name: str, loss: Tensor) -> Tensor:
         """Takes the mean loss of one batch, shape (), and returns it."""
@@ -72,8 +72,8 @@ class StepGuard:
             self.keep()
             return True
         self._found.zero_()
-        if self._kept:
-            torch._foreach_copy_(self._buffers, self._kept)
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            buffer.copy_(kept)
         self.bad_steps += 1
         line = f"step {n_iter}: {self._find(losses)}"
         if self.bad_steps >= self._limit:

@@ -80,7 +80,8 @@ class TrainingState:
             average = get_ema_multi_avg_fn(options.ema)
             self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         is_scaled = self.scaler.is_enabled()
-        buffers = list(model.buffers())
+        names = model.state_dict().keys()  # others are constants
+        buffers = [each for name, each in model.named_buffers() if name in names]
         self.guard = StepGuard(self.parameters, buffers, options.max_bad_steps, is_scaled)
         self.fingerprint = fingerprint(training_set)
         self.epoch = self.batch = self.n_iter = self.ended = self.position = 0
