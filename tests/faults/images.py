@@ -36,7 +36,7 @@ def write(content: bytes, name: str = "bad.png") -> Callable[[Path], None]:
 
 def add(image: Image.Image, name: str, **options: object) -> Callable[[Path], None]:
     """Returns what looks like a fault: an unusual image among the training images."""
-    return lambda root: image.save(root / "train" / "cat" / name, **options)  # type: ignore[arg-type]
+    return lambda root: image.save(root / "train" / "cat" / name, **options)  # type: ignore[arg-type]  # by name
 
 
 def truncate(root: Path) -> None:

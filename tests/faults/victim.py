@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 # What train.py imports, so that each fork has it.
-import tensorboardX  # noqa: F401
+import tensorboardX  # noqa: F401  # for the forks
 import torch
 import torch.optim
-import torchmetrics.classification  # noqa: F401
-import torchvision.transforms.v2  # noqa: F401
+import torchmetrics.classification  # noqa: F401  # for the forks
+import torchvision.transforms.v2  # noqa: F401  # for the forks
 
 TIME_LIMIT = 90.0  # seconds; a victim that lives longer hangs
 

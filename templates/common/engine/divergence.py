@@ -44,8 +44,7 @@ class StepGuard:
 
     def keep(self) -> None:
         """Takes the buffers as they are for those of the last good step."""
-        for kept, buffer in zip(self._kept, self._buffers, strict=True):
-            kept.copy_(buffer)
+        _copy(self._buffers, self._kept)
 
     def watch(self, name: str, loss: Tensor) -> Tensor:
         """Takes the mean loss of one batch, shape (), and returns it."""
@@ -72,8 +71,7 @@ class StepGuard:
             self.keep()
             return True
         self._found.zero_()
-        for kept, buffer in zip(self._kept, self._buffers, strict=True):
-            buffer.copy_(kept)
+        _copy(self._kept, self._buffers)
         self.bad_steps += 1
         line = f"step {n_iter}: {self._find(losses)}"
         if self.bad_steps >= self._limit:
@@ -95,3 +93,8 @@ class StepGuard:
             if not all(torch.isfinite(each).all() for each in gradients):
                 return f"the gradient of {name} is not finite"
         return "a loss is not finite"
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
