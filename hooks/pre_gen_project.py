@@ -37,11 +37,11 @@ torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Checkpoints Clock DiskCache DivergenceError EfficiencyMeter
-FailedError FileList FullDisk ImageStore LossWindow Malicious MemoryCache MetricCollection
-Namespace NoCache Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE Record
-ResumableBatchSampler RunLock SeededDataset Source StepGuard StopRequest Tensor TestListing
-TestReadImage Trainer TrainingLoader TrainingState UserError
+Any BackgroundBatches BadImageError Checkpoints Clock DeviceCache DiskCache DivergenceError
+EfficiencyMeter FailedError FileList FullDisk ImageStore LossWindow Malicious MemoryCache
+MetricCollection Namespace NoCache Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE
+Record ResumableBatchSampler RunLock SeededDataset Source StepGuard StopRequest Tensor TestFileList
+TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half

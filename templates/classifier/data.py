@@ -18,10 +18,11 @@ from torch.utils.data import Dataset
 
 from engine.augment import adjust_color, crop_padded, draw_boxes, flip, resized_crop
 from engine.exits import UserError, shorten
-from engine.images import check_images, decode, find_inputs, list_folders, list_images
+from engine.files import find_inputs, list_folders, list_images
+from engine.images import check_images, decode
 from engine.store import ImageStore
 
-Uniform = Callable[[int], NDArray[np.float64]]  # (N, count) draws in [0, 1) for a count
+Uniform = Callable[[int], NDArray[np.float32]]  # (N, count) draws in [0, 1) for a count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cache",
-        choices=("auto", "off", "disk", "ram"),
+        choices=("auto", "off", "disk", "ram", "device"),
         default="auto",
-        help="keep decoded images; auto: on disk, if they fit in half of the free space",
+        help="keep decoded images; auto: on disk, if half of its free space is enough",
     )
     parser.add_argument(
         "--check_data",
@@ -104,7 +105,7 @@ class Augmentation:
             images = flip(images, draws[:, 6] < 0.5)
         if self.jitter:
             factors = 1 + self.jitter * (2 * draws[:, 7:10] - 1)
-            images = adjust_color(images, *factors.float().unbind(1))
+            images = adjust_color(images, *factors.unbind(1))
         return images
 
 
@@ -138,7 +139,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         folders = [root / name for name in self.classes]
         files = [list_images(folder) if folder.is_dir() else [] for folder in folders]
         counts = [len(of_class) for of_class in files]
-        self.labels = np.repeat(np.arange(len(files), dtype=np.int64), counts)
+        self.labels = np.repeat(np.arange(len(files), dtype=np.int32), counts)
         if not len(self):
             raise UserError(f"{root}: no images; they belong in {root / '<class>'}")
         # A random box is taken from more pixels than it is resized to.
@@ -170,18 +171,18 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         Raises:
             BadImageError: as above.
         """
-        pixels, used = self.store.read(indices)
-        images = torch.from_numpy(pixels)
+        images, used = self.store.read(indices)
         if self.augmentation:
-            images = self.augmentation(images, torch.from_numpy(uniform(self.augmentation.draws)))
-        return images, torch.from_numpy(self.labels[used])
+            draws = torch.from_numpy(uniform(self.augmentation.draws))
+            images = self.augmentation(images, draws.to(images.device, non_blocking=True))
+        return images, torch.from_numpy(self.labels[used]).long()
 
     @property
     def fingerprint(self) -> str:
         """What a resumed run must find again: the files, their labels, what is done to them."""
-        names = [path.removeprefix(str(self.root)) for path in self.store.files]
+        counts = np.bincount(self.labels).tolist()
         augmentation = vars(self.augmentation) if self.augmentation else None
-        return repr((names, self.labels.tolist(), self.store.channels, augmentation))
+        return repr((self.store.files.digest(), counts, self.store.channels, augmentation))
 
 
 def find_split(options: argparse.Namespace, split: str) -> Path:
@@ -286,7 +287,7 @@ def _build_split(
 
 
 def _classes_without_images(split: ImageFolder) -> list[str]:
-    present = set(split.labels.tolist())
+    present = set(np.unique(split.labels).tolist())
     return [name for label, name in enumerate(split.classes) if label not in present]
 
 

@@ -148,8 +148,8 @@ class Trainer:
 
     def backward(self, batch: Any) -> dict[str, Tensor]:
         """Adds the batch's gradients, and returns each term's values, (N,), on the device."""
-        with self.state.autocast():
-            terms = self.parallel_model(batch)
+        with self.state.autocast:
+            terms: dict[str, Tensor] = self.parallel_model(batch)
         losses = list(self.state.parameters)
         for name in losses:
             # A loss sends gradients to its own optimizer's parameters alone, if there are others.
@@ -158,7 +158,7 @@ class Trainer:
             loss = self.state.guard.watch(name, terms[name].mean())
             loss = self.state.scaler.scale(loss)
             loss.backward(self.state.share, inputs=inputs, retain_graph=name != losses[-1])
-        return {name: values.detach() for name, values in terms.items()}
+        return terms | {name: terms[name].detach() for name in losses}
 
     def step(self) -> None:
         """Steps all optimizers at once: no loss is computed on another's new weights."""

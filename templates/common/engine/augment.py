@@ -21,7 +21,7 @@ def crop_padded(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tens
     count, _, height, width = images.shape
     padded = functional.pad(images, [padding] * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # all crops, none copied
-    return windows[torch.arange(count), :, top, left]
+    return windows[torch.arange(count, device=images.device), :, top, left]
 
 
 def flip(images: Tensor, which: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
         uint8, (N, C, size, size).
     """
     _, _, height, width = images.shape
-    top, left, rows, columns = boxes.double().unbind(1)
+    top, left, rows, columns = boxes.float().unbind(1)
     vertical = _resizing(top, rows, height, size)  # (N, size, H)
     horizontal = _resizing(left, columns, width, size)  # (N, size, W)
     floats = torch.einsum("nyh,nchw,nxw->ncyx", vertical, images.float(), horizontal)
@@ -50,13 +50,14 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 def _resizing(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
     """Returns the weights (N, size, full) by which pixels of a line make those of the result."""
+    device = start.device
     scale = (length / size)[:, None, None]
     reach = scale.clamp(min=1)  # of the triangle: wider than a pixel where the image shrinks
-    centers = (torch.arange(size)[None, :, None] + 0.5) * scale
-    pixels = torch.arange(full)[None, None, :] - start[:, None, None]
+    centers = (torch.arange(size, device=device)[None, :, None] + 0.5) * scale
+    pixels = torch.arange(full, device=device)[None, None, :] - start[:, None, None]
     inside = (pixels >= 0) & (pixels < length[:, None, None])
     weights = (1 - ((pixels + 0.5 - centers) / reach).abs()).clamp(min=0) * inside
-    return (weights / weights.sum(2, keepdim=True)).float()
+    return weights / weights.sum(2, keepdim=True)
 
 
 def draw_boxes(draws: Tensor, side: int, smallest: float) -> Tensor:

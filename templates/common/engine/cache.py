@@ -1,10 +1,10 @@
 """Decoded images, kept: what one epoch has read from files, the next one reads from memory.
 
-The pixels lie in a file of NumPy's own format, mapped into memory and shared by workers, ranks and
-runs, in which each image has a checksum. Whoever decodes an image stores it there, so the first
-epoch fills the cache while it trains, at the price of a write an image. An image is taken from the
-cache only if its checksum fits: a build that was killed, a full disk, a flipped byte and two
-builders at once cost a second decoding, never a wrong picture.
+On disk, the pixels lie in a file of NumPy's own format, mapped into memory and shared by workers,
+ranks and runs, in which each image has a checksum. Whoever decodes an image stores it there, so
+the first epoch fills the cache while it trains, at the price of a write an image. An image is taken
+from the cache only if its checksum fits: a build that was killed, a full disk, a flipped byte and
+two builders at once cost a second decoding, never a wrong picture.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
+from engine.distributed import pick_device
 from engine.exits import UserError
 
 Pixels = NDArray[np.uint8]  # (N, C, H, W)
@@ -36,9 +38,10 @@ class NoCache:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.bool_]]:
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
         """Returns room for the images, (N, C, H, W), and which of them are found, (N,)."""
-        return np.empty((len(indices), *self._shape[1:]), np.uint8), np.zeros(len(indices), bool)
+        images = torch.empty((len(indices), *self._shape[1:]), dtype=torch.uint8)
+        return images, np.zeros(len(indices), bool)
 
     def write(self, index: int, pixels: Pixels) -> None:
         """Takes a decoded image, (C, H, W)."""
@@ -49,18 +52,41 @@ class MemoryCache(NoCache):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
-        self._pixels = torch.zeros(shape, dtype=torch.uint8).share_memory_()
-        self._sums = torch.zeros(shape[0], dtype=torch.int64).share_memory_()
+        # NumPy's zeros take no memory until they are written, so the copy is all there is.
+        self._pixels = torch.from_numpy(np.zeros(shape, np.uint8)).share_memory_()
+        self._sums = torch.from_numpy(np.zeros(shape[0], np.int64)).share_memory_()
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.bool_]]:
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
         """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
-        images = self._pixels.numpy()[indices]
-        return images, _check(images, indices, self._sums.numpy()[indices])
+        return _check(self._pixels.numpy()[indices], indices, self._sums.numpy()[indices])
 
     def write(self, index: int, pixels: Pixels) -> None:
         """Takes a decoded image, (C, H, W)."""
         self._pixels.numpy()[index] = pixels
         self._sums[index] = _checksum(pixels, index)
+
+
+class DeviceCache(NoCache):
+    """Keeps images in the device's memory, from where they need not travel.
+
+    A batch is gathered and changed there, too. It belongs to one process: a data loader's workers
+    cannot use it, so `engine.loading` starts none.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        super().__init__(shape)
+        self._pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+        self._found = np.zeros(shape[0], bool)
+
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Returns the images on the device, (N, C, H, W), and which of them are found, (N,)."""
+        places = torch.from_numpy(indices).to(self._pixels.device, non_blocking=True)
+        return self._pixels[places], self._found[indices]
+
+    def write(self, index: int, pixels: Pixels) -> None:
+        """Takes a decoded image, (C, H, W)."""
+        self._pixels[index] = torch.from_numpy(pixels)
+        self._found[index] = True
 
 
 class DiskCache(NoCache):
@@ -101,10 +127,9 @@ class DiskCache(NoCache):
         self.__dict__ |= state
         self._open()
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.bool_]]:
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
         """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
-        images = self._pixels[indices]
-        return images, _check(images, indices, self._sums[indices])
+        return _check(self._pixels[indices], indices, self._sums[indices])
 
     def write(self, index: int, pixels: Pixels) -> None:
         """Takes a decoded image, (C, H, W); on a full disk, none from then on."""
@@ -123,15 +148,15 @@ class DiskCache(NoCache):
 
 
 def open_cache(
-    options: argparse.Namespace, root: Path, shape: tuple[int, ...], contents: str
+    options: argparse.Namespace, root: Path, shape: tuple[int, ...], contents: Callable[[], str]
 ) -> NoCache:
     """Returns the cache that --cache asks for, of one split.
 
     Args:
-        options: gives cache and path_to_data.
+        options: gives cache, and device for that on the device.
         root: folder of the split.
         shape: (number of images, C, H, W).
-        contents: whatever decides the pixels; another text is another cache.
+        contents: gives whatever decides the pixels; another text is another cache on disk.
 
     Raises:
         UserError: --cache asks for more room than there is.
@@ -140,11 +165,29 @@ def open_cache(
     if options.cache == "off" or not hasattr(os, "pwrite"):  # Windows has no such call
         return NoCache(shape)
     if options.cache == "ram":
-        if size > _free_memory():
-            raise UserError(f"--cache ram: {root} takes {size >> 20} MiB: more than is free")
+        _check_room(size, _free_memory(), f"--cache ram: {root}")
         return MemoryCache(shape)
+    if options.cache == "device":
+        device = pick_device(options.device)
+        is_cuda = device.type == "cuda"
+        free = torch.cuda.mem_get_info(device)[0] if is_cuda else _free_memory()
+        _check_room(size, free, f"--cache device: {root}")
+        return DeviceCache(shape, device)
+    return _open_on_disk(options.cache, root, shape, contents)
+
+
+def _check_room(size: int, free: int, what: str) -> None:
+    if size > free:
+        line = f"{what} takes {size >> 20} MiB, and {free >> 20} MiB are free"
+        raise UserError(f"{line}; try --cache auto")
+
+
+def _open_on_disk(
+    kind: str, root: Path, shape: tuple[int, ...], contents: Callable[[], str]
+) -> NoCache:
+    size = int(np.prod(shape))
     folder = root.parent / FOLDER
-    digest = hashlib.sha256(repr((contents, shape)).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(repr((contents(), shape)).encode()).hexdigest()[:32]
     path = folder / f"{root.name}-{digest}"
     try:
         folder.mkdir(exist_ok=True)
@@ -152,28 +195,17 @@ def open_cache(
         for old in left:  # of files that have changed since, or of another decoding
             old.unlink(missing_ok=True)
         is_new = not path.with_suffix(".npy").exists()
-        if is_new and size > _limit(options.cache, shutil.disk_usage(folder).free):
-            raise OSError(28, f"{size >> 20} MiB are more than --cache {options.cache} takes")
+        if is_new and size > _limit(kind, shutil.disk_usage(folder).free):
+            raise OSError(28, f"{size >> 20} MiB are more than --cache {kind} takes")
         cache = DiskCache(path, shape)
     except OSError as error:
-        if options.cache == "disk":
+        if kind == "disk":
             raise UserError(f"--cache disk: {folder}: {error.strerror}") from error
         print(f"{root}: images are decoded in every epoch: {folder}: {error.strerror}")
         return NoCache(shape)
     if is_new:
         print(f"{root}: decoded images are kept in {folder}, {size / 2**20:.0f} MiB (see --cache)")
     return cache
-
-
-def describe_files(root: Path, files: Sequence[str]) -> str:
-    """Returns names, sizes and times of the files, by which a changed one is known."""
-    digest = hashlib.sha256()
-    for name in files:
-        with suppress(OSError):  # a broken link; it is named when it is read
-            status = Path(name).stat()
-            line = f"{name.removeprefix(str(root))} {status.st_size} {status.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _limit(cache: str, free: int) -> int:
@@ -193,11 +225,11 @@ def _checksum(pixels: Pixels, index: int) -> int:
 
 def _check(
     images: Pixels, indices: NDArray[np.int64], sums: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Says which images have their checksums; 0 stands where nothing was written."""
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Returns the images, and which have their checksums; 0 stands where nothing was written."""
     pairs = zip(images, indices.tolist(), sums.tolist(), strict=True)
     found = [total != 0 and _checksum(image, index) == total for image, index, total in pairs]
-    return np.array(found, bool)
+    return torch.from_numpy(images), np.array(found, bool)
 
 
 def _has_room_for(path: Path, shape: tuple[int, ...], kind: type) -> bool:

@@ -41,6 +41,7 @@ class StepGuard:
         self._losses: dict[str, Tensor] = {}  # sums since the last step, each ()
         device = next(iter(parameters.values()))[0].device
         self._one, self._found = torch.ones((), device=device), torch.zeros((), device=device)
+        self._at_once = device.type in ("cpu", "cuda")
 
     def keep(self) -> None:
         """Takes the buffers as they are for those of the last good step."""
@@ -59,16 +60,16 @@ class StepGuard:
             DivergenceError: it is one bad step too many.
         """
         losses, self._losses = self._losses, {}
-        tensors = [each.grad for each in self._all if each.grad is not None]
+        tensors = [gradient for each in self._all if (gradient := each.grad) is not None]
         tensors += losses.values()
-        if self._found.device.type in ("cpu", "cuda"):
+        if self._at_once:
             # How torch's GradScaler looks: one pass over all tensors, multiplied by 1 on the way.
             torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
         else:
             self._found += ~torch.stack([each.isfinite().all() for each in tensors]).all()
         if not self._found.item():
             self.bad_steps = 0
-            self.keep()
+            _copy(self._buffers, self._kept)
             return True
         self._found.zero_()
         _copy(self._kept, self._buffers)
@@ -95,6 +96,6 @@ class StepGuard:
         return "a loss is not finite"
 
 
-def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    if sources:
+        torch._foreach_copy_(targets, sources)

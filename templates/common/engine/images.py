@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from engine.exits import UserError
-
-_NETPBM = (".pbm", ".pgm", ".pnm", ".ppm")
-IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", *_NETPBM)
 
 # Numbers of tags, and what they say, in the TIFF 6.0 specification.
 _BITS_PER_SAMPLE = 258
@@ -70,29 +67,6 @@ def decode(path: str, channels: int, side: int) -> NDArray[np.uint8]:
     image = functional.resize(read_image(path, channels, side), [side, side], antialias=True)
     pixels = np.asarray(image).reshape(side, side, channels)  # (H, W, C)
     return pixels.transpose(2, 0, 1).copy()  # (C, H, W), contiguous
-
-
-class FileList(Sequence[str]):
-    """Paths in two arrays: workers share their memory, as they would not share a list's.
-
-    A list's items count how often they are used, and every count is a write, which takes a copy of
-    the page: a worker would grow by the whole list.
-    """
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        encoded = [os.fsencode(path) for path in paths]
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.cumsum([0, *map(len, encoded)])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        """Returns the path at an index; an IndexError ends a loop over all."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        start, end = self._ends[index], self._ends[index + 1]
-        return os.fsdecode(self._bytes[start:end].tobytes())
 
 
 def _explain(path: Path, error: Exception) -> str:
@@ -178,73 +152,3 @@ def _find_fault(path: str, channels: int) -> str:
     except UserError as error:
         return str(error)
     return ""
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a name is one that people do not see: `.x`, `._mac.jpg`, `.ipynb_checkpoints`."""
-    return name.startswith(".")
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a visible file's name has an image's extension, in lower or upper case."""
-    return name.lower().endswith(IMAGE_EXTENSIONS) and not is_hidden(name)
-
-
-def list_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Returns the sorted names of the visible folders in a folder, links to folders included.
-
-    Raises:
-        UserError: the folder cannot be listed, or a link in it is broken.
-    """
-    return sorted(entry.name for entry in _scan(folder) if entry.is_dir())
-
-
-def find_inputs(paths: Sequence[str]) -> list[str]:
-    """Returns the paths of files, and of all images in folders and the folders below them.
-
-    Raises:
-        UserError: a path is missing, or a folder holds no images.
-    """
-    files: list[str] = []
-    for path in paths:
-        if not Path(path).exists():
-            raise UserError(f"{path}: no such file or folder")
-        found = list_images(path) if Path(path).is_dir() else [path]
-        if not found:
-            raise UserError(f"{path}: no images in this folder, nor in those below it")
-        files += found
-    return files
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[str]:
-    """Returns the sorted paths of all visible images in a folder and the folders below it.
-
-    Raises:
-        UserError: a folder cannot be listed, or a link is broken or leads back up.
-    """
-    images = []
-    for entry in _scan(folder):
-        if entry.is_dir():
-            if entry.is_symlink() and Path(folder).resolve().is_relative_to(Path(entry).resolve()):
-                raise UserError(f"{entry.path}: this link leads back up; remove it")
-            images += list_images(entry.path)
-        elif is_image_name(entry.name):
-            images.append(entry.path)
-    return sorted(images)
-
-
-def _scan(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """Returns a folder's visible entries; a broken link is an error, unless it is to an image.
-
-    A link to an image that is gone is left for `read_image` to report, so that one run of
-    `check_images` names them all.
-    """
-    try:
-        with os.scandir(os.fspath(folder)) as found:
-            entries = [entry for entry in found if not is_hidden(entry.name)]
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}") from None
-    for entry in entries:
-        if entry.is_symlink() and not is_image_name(entry.name) and not Path(entry).exists():
-            raise UserError(f"{entry.path}: broken link; mend or remove it")
-    return entries

@@ -45,7 +45,7 @@ class TrainingLoader(DataLoader[Any]):
             SeededDataset(dataset, options.seed),
             batch_sampler=sampler,
             # Workers live through all epochs: each sample is seeded, so they carry nothing over.
-            persistent_workers=options.num_workers > 0,
+            persistent_workers=_workers(options) > 0,
             **_common(options),
         )
         self.set_position = sampler.set_position
@@ -87,9 +87,14 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     return {"num_workers": default_workers()} | given
 
 
+def _workers(options: argparse.Namespace) -> int:
+    """Returns --num_workers, or none if the images are on the device, where this process works."""
+    return 0 if getattr(options, "cache", None) == "device" else int(options.num_workers)
+
+
 def _common(options: argparse.Namespace) -> dict[str, Any]:
     return {
-        "num_workers": options.num_workers,
+        "num_workers": _workers(options),
         "worker_init_fn": ignore_signals,
         "collate_fn": collate,
         # Without a generator of its own, a loader draws from the global one at every epoch.

@@ -1,6 +1,7 @@
 """`BackgroundGenerator`, made safe: batches are prepared ahead while the model computes."""
 
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from types import TracebackType
 from typing import Any
 
@@ -43,7 +44,7 @@ class BackgroundBatches:
         source = self._moved(self._iterator)
         if self.ahead:
             source = self._background = BackgroundGenerator(source, max_prefetch=self.ahead)
-        self._source = source
+        self._batches = source if self._stream is None else self._received(source)
         return self
 
     def __exit__(
@@ -64,13 +65,10 @@ class BackgroundBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch, copied in self._source:
-            if copied is not None:
-                self._receive(batch, copied)
-            yield batch
+        return self._batches
 
-    def _moved(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-        """Yields each batch on the device, and the CUDA event that says its copy is done."""
+    def _moved(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yields each batch on the device; on CUDA, with the event that says its copy is done."""
         try:
             while not self._leaving:
                 try:
@@ -82,20 +80,24 @@ class BackgroundBatches:
             # BackgroundGenerator would take these for the end of the epoch.
             raise RuntimeError(f"the loader was ended by {error!r}") from error
 
-    def _move(self, batch: Any) -> tuple[Any, Any]:
+    def _move(self, batch: Any) -> Any:
         if self._stream is None:
-            return to_device(batch, self.device), None
+            return to_device(batch, self.device)
         with torch.cuda.stream(self._stream):
-            batch = map_tensors(
-                lambda tensor: tensor.pin_memory().to(self.device, non_blocking=True), batch
-            )
+            batch = map_tensors(self._upload, batch)
             return batch, self._stream.record_event()
 
-    def _receive(self, batch: Any, copied: torch.cuda.Event) -> None:
-        """Has the computing stream wait for the copy, and the allocator know who uses it."""
-        computing = torch.cuda.current_stream(self.device)
-        computing.wait_event(copied)
-        map_tensors(lambda tensor: tensor.record_stream(computing), batch)
+    def _upload(self, tensor: Tensor) -> Tensor:
+        pinned = tensor if tensor.is_cuda else tensor.pin_memory()
+        return pinned.to(self.device, non_blocking=True)
+
+    def _received(self, pairs: Iterator[tuple[Any, torch.cuda.Event]]) -> Iterator[Any]:
+        """Has the computing stream wait for each copy, and the allocator know who uses it."""
+        for batch, copied in pairs:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(copied)
+            map_tensors(methodcaller("record_stream", computing), batch)
+            yield batch
 
 
 def end_workers(iterator: Any) -> None:

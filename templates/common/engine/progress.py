@@ -78,7 +78,10 @@ class EfficiencyMeter:
             return None
         self._advised = True
         line = f"{self._share:.0%} of the time went into waiting for data: "
-        if getattr(options, "cache", None) == "off":
+        cache = getattr(options, "cache", None)
+        if cache == "device":
+            return f"{line}the first epoch decodes the images"
+        if cache == "off":
             return f"{line}try --cache auto (now off)"
         if options.num_workers < default_workers():
             return f"{line}try --num_workers {default_workers()} (now {options.num_workers})"

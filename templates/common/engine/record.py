@@ -173,19 +173,18 @@ class LossWindow:
 
     def __init__(self, past: Mapping[str, list[float]]) -> None:
         self._past = dict(past)
-        self._new: dict[str, list[Tensor]] = {}
+        self._new: list[Mapping[str, Tensor]] = []
 
     def append(self, terms: Mapping[str, Tensor]) -> None:
         """Takes each term's values over one batch, shape (N,); N is the same for every batch."""
-        for name, values in terms.items():
-            self._new.setdefault(name, []).append(values)
+        self._new.append(terms)
 
     def read(self) -> dict[str, list[float]]:
         """Returns each batch's mean of each term, read back from the device."""
-        for name, values in self._new.items():
-            means = torch.stack(values).mean(dim=1).tolist()
+        for name in self._new[0] if self._new else ():
+            means = torch.stack([terms[name] for terms in self._new]).mean(dim=1).tolist()
             self._past[name] = self._past.get(name, []) + means
-        self._new = {}
+        self._new = []
         return self._past
 
     def means(self) -> dict[str, float]:

@@ -38,7 +38,7 @@ def _mix(state: int, part: int) -> int:
     return state ^ (state >> 31)
 
 
-def uniform(seed: int, epoch: int, indices: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+def uniform(seed: int, epoch: int, indices: NDArray[np.int64], count: int) -> NDArray[np.float32]:
     """Returns `count` numbers in [0, 1) for each sample of a batch, shape (N, count).
 
     Each follows from (seed, epoch, index, its column) alone, by the mix of `derive_seed`.
@@ -50,7 +50,7 @@ def uniform(seed: int, epoch: int, indices: NDArray[np.int64], count: int) -> ND
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state ^= state >> np.uint64(31)
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (state >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)  # never rounds to 1
 
 
 def seed_all(*parts: int) -> None:

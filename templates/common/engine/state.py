@@ -1,9 +1,7 @@
 """All that decides the next step, in one place: what a checkpoint holds."""
 
 import argparse
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -68,8 +66,8 @@ class TrainingState:
         }
         device = next(model.parameters()).device
         dtype = amp_dtype(device) if options.amp else torch.float32
-        self.autocast: Callable[[], AbstractContextManager[object]] = (
-            partial(torch.autocast, device.type, dtype) if options.amp else nullcontext
+        self.autocast: AbstractContextManager[object] = (
+            torch.autocast(device.type, dtype) if options.amp else nullcontext()
         )
         self.scaler = GradScaler(device.type, enabled=dtype == torch.float16)
         # What each batch adds to a loss's gradient: its share of the virtual batch, or all of it.

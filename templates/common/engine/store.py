@@ -9,10 +9,12 @@ import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engine import images
-from engine.cache import describe_files, open_cache
-from engine.images import BadImageError, FileList, decode
+from engine.cache import open_cache
+from engine.files import FileList
+from engine.images import BadImageError, decode
 
 
 class ImageStore:
@@ -22,34 +24,38 @@ class ImageStore:
         root: folder of the split.
         files: paths of the images.
         side: of the squares that they are resized to, in pixels.
-        options: gives channels, skip_bad and cache.
+        options: gives channels, skip_bad, cache and device.
     """
 
     def __init__(
         self, root: Path, files: Sequence[str], side: int, options: argparse.Namespace
     ) -> None:
-        self.files = FileList(files)
+        self.files = FileList(root, files)
         self.side = side
         self.channels = options.channels
         self.skip_bad = options.skip_bad
         shape = (len(files), self.channels, side, side)
         # Whatever decides the pixels: the files, and the code that reads them.
         code = f"{PIL.__version__} {Path(images.__file__).read_text(encoding='utf-8')}"
-        self.cache = open_cache(options, root, shape, describe_files(root, files) + code)
+        self.cache = open_cache(options, root, shape, lambda: self.files.state() + code)
         # One byte per image, in memory that all workers share, so that they count together.
         self.bad = torch.zeros(len(files), dtype=torch.bool).share_memory_()
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Returns the pixels, (N, C, side, side), and which image each one really is, (N,).
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        """Returns the pixels, uint8 (N, C, side, side), and which image each one really is, (N,).
+
+        They are on the device if the cache is, else in memory.
 
         Raises:
             BadImageError: a file is bad, and none, or no more, may be replaced.
         """
-        pixels, found = self.cache.read(indices)
+        images, found = self.cache.read(indices)
         used = indices.copy()
-        for place in np.flatnonzero(~found):
-            used[place], pixels[place] = self._decode(int(indices[place]))
-        return pixels, used
+        if not found.all():
+            numbers, pixels = zip(*map(self._decode, indices[~found].tolist()), strict=True)
+            used[~found] = numbers
+            images[torch.from_numpy(~found)] = torch.from_numpy(np.stack(pixels)).to(images.device)
+        return images, used
 
     def _decode(self, index: int) -> tuple[int, NDArray[np.uint8]]:
         """Reads an image from its file; returns its index and pixels, (C, side, side).

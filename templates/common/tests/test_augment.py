@@ -100,10 +100,10 @@ def test_draws_are_even_and_follow_from_the_place() -> None:
     assert np.abs(np.corrcoef(numbers.T) - np.eye(4)).max() < 0.12
     chosen = np.array([500, 2])
     np.testing.assert_array_equal(uniform(7, 3, chosen, 2), numbers[chosen][:, :2])
-    assert len(np.unique(uniform(7, 4, indices, 4))) == 4000
+    assert len(np.unique(uniform(7, 4, indices, 4))) > 3990  # of 2**24 numbers; a few may meet
     assert not np.isin(uniform(7, 4, indices, 4), numbers).any()
 
 
 def test_draws_are_mixed_as_seeds_are() -> None:
     seed = derive_seed(7, 1, 3, 500, 2)  # 1: of a sample
-    assert uniform(7, 3, np.array([500]), 3)[0, 2] == (seed >> 10) * 2.0**-53
+    assert uniform(7, 3, np.array([500]), 3)[0, 2] == (seed >> 39) * 2.0**-24

@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine.cache import FOLDER, DiskCache, MemoryCache, NoCache
 from engine.exits import UserError
-from engine.images import list_images
+from engine.files import list_images
 from engine.store import ImageStore
 
 COUNT = 12
@@ -40,7 +40,7 @@ def read(root: Path, cache: str = "disk") -> tuple[np.ndarray, int]:
     """Returns all pixels, and how many images were decoded for them."""
     store = open_store(root, cache)
     found = int(store.cache.read(ALL)[1].sum())
-    return store.read(ALL)[0], COUNT - found
+    return store.read(ALL)[0].numpy(), COUNT - found
 
 
 @pytest.mark.parametrize("cache", ["auto", "disk", "ram", "off"])

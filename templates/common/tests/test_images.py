@@ -9,7 +9,6 @@ import pytest
 from conftest import SIZE, grey, save
 from PIL import Image
 
-from engine import images
 from engine.exits import UserError
 from engine.images import BadImageError, find_faults, read_image
 
@@ -146,36 +145,6 @@ class TestReadImage:
         image = Image.fromarray(np.array([[300, 20000]], np.uint16))
         image.save(tmp_path / "a.png", transparency=300)
         assert np.asarray(read_image(tmp_path / "a.png", 1)).tolist() == [[255, 78]]
-
-
-class TestListing:
-    def test_hidden_and_other_files_are_skipped(self, tmp_path: Path) -> None:
-        names = ["b.JPG", "a b.png", "日本/é.webp", ".x.png", "._mac.jpg", "a.txt", "c.Tiff"]
-        for name in [*names, ".ipynb_checkpoints/d.png"]:
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).touch()
-        found = [str(Path(path).relative_to(tmp_path)) for path in images.list_images(tmp_path)]
-        assert found == ["a b.png", "b.JPG", "c.Tiff", str(Path("日本/é.webp"))]
-        assert images.list_folders(tmp_path) == ["日本"]
-
-    def test_links_are_followed_but_not_in_circles(self, tmp_path: Path) -> None:
-        save(grey(1), tmp_path / "elsewhere" / "a.png")
-        root = tmp_path / "root"
-        root.mkdir()
-        (root / "cat").symlink_to(tmp_path / "elsewhere")
-        assert images.list_images(root) == [str(root / "cat" / "a.png")]
-        (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(UserError, match="loop: this link leads back up"):
-            images.list_images(root)
-
-    def test_broken_link_to_a_folder_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "cat").symlink_to(tmp_path / "gone")
-        with pytest.raises(UserError, match="cat: broken link"):
-            images.list_folders(tmp_path)
-
-    def test_missing_folder_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="gone: No such file or directory"):
-            images.list_images(tmp_path / "gone")
 
 
 def test_checking_names_every_bad_file(tmp_path: Path) -> None:
