@@ -55,7 +55,7 @@ def print_saving(shares: Mapping[str, Mapping[str, float]], save_every: int) -> 
 def print_speed(cells: Sequence[Mapping[str, Any]]) -> None:
     """Prints the images/s, a line a cell."""
     print("\nimages/s of train.py, and as a share of the shortest loop's")
-    columns = ["images/s", "of memory", "of plain", "efficiency"]
+    columns = [name for name in cells[0] if name not in ("network", "workers")]
     print(f"  {'network':<9}{'workers':<9}" + "".join(f"{column:<24}" for column in columns))
     for cell in cells:
         texts = [spread(cell[column], 0 if column == "images/s" else 3) for column in columns]

@@ -2,12 +2,15 @@
 """Measures what the rendered train.py costs beside the least that any training loop must do.
 
     python benchmarks/training_loop.py             # renders a project, minutes in all
+    python benchmarks/training_loop.py --part speed --rivals   # other libraries' loops, too
     python benchmarks/training_loop.py --quick     # seconds: does it run, not what does it cost
 
 See benchmarks/README.md for what the numbers mean.
 """
 
 import argparse
+import gc
+import importlib
 import json
 import math
 import tempfile
@@ -27,7 +30,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 NETWORKS = {
-    "tiny": ["--width", "4", "--stages", "1"],
+    "tiny": ["--width", "4", "--stages", "0"],
     "small": [],  # as the flags' defaults have it
 }
 WORKERS = (0, 2)
@@ -38,8 +41,9 @@ LOOP_BATCH_SIZE, LOOP_SIDE, LOOP_NETWORK = 8, 8, ["--width", "4", "--stages", "0
 SAVE_EVERY = 50  # steps
 LAPS = 10  # epochs of each loop in a round; the fastest counts, since disturbance only adds
 
-Epochs = Mapping[str, Callable[[], None]]
+Epochs = Mapping[str, Callable[[], float | None]]  # may return a time of their own
 Rounds = dict[str, list[float]]
+Rivals = Mapping[str, Callable[..., Callable[[], float | None]]]
 
 
 def interleave(epochs: Epochs, rounds: int, clock: Callable[[], float]) -> Rounds:
@@ -54,9 +58,9 @@ def interleave(epochs: Epochs, rounds: int, clock: Callable[[], float]) -> Round
         first = number % len(names)
         for name in names[first:] + names[:first]:
             started = clock()
-            epochs[name]()
+            own = epochs[name]()
             if number >= 0:
-                times[name].append(clock() - started)
+                times[name].append(clock() - started if own is None else own)
     return times
 
 
@@ -146,35 +150,38 @@ def train_from(trainer: Any, loader: MemoryLoader) -> None:
 
 
 def measure_speed(
-    project: Project, folder: Path, rounds: int, network: str, workers: int
+    project: Project, folder: Path, rounds: int, network: str, workers: int, rivals: Rivals
 ) -> dict[str, dict[str, float]]:
-    """Measures images/s of train.py on files, and its ratios to what it could reach.
+    """Measures images/s of train.py on files, and its ratios to other loops.
 
     Returns:
         By "images/s", "of memory" (the same tensors in memory, the shortest loop), "of plain" (a
-        DataLoader on the same files, the shortest loop) and "efficiency" (what train.py shows):
-        median, minimum and maximum.
+        DataLoader on the same files, the shortest loop), "of <rival>" (the same, by its loop) and
+        "efficiency" (what train.py shows): median, minimum and maximum.
     """
     flags = ["--batch_size", str(BATCH_SIZE), "--num_workers", str(workers), *NETWORKS[network]]
     run_dir = folder / f"run-{network}-{workers}"
     options = project.parse(folder / "data", run_dir, *flags)
     with terminal(), build_trainer(project, options) as trainer:
         shown = collect_efficiency(trainer)
-        plain = build_plain_loader(trainer)
-        batches = list(plain)
-        models = {name: project.build_model(trainer) for name in ("memory", "plain")}
-        epochs = {
+        loaders = {name: build_plain_loader(trainer) for name in ("plain", *rivals)}
+        batches = list(loaders["plain"])
+        built = {name: project.build_model(trainer) for name in ("memory", *loaders)}
+        epochs: dict[str, Callable[[], float | None]] = {
             "ours": lambda: train_ours(trainer),
-            "memory": lambda: shortest_loop(*models["memory"], batches),
-            "plain": lambda: shortest_loop(*models["plain"], plain),
+            "memory": lambda: shortest_loop(*built["memory"], batches),
+            "plain": lambda: shortest_loop(*built["plain"], loaders["plain"]),
         }
+        epochs |= {name: run(*built[name], loaders[name]) for name, run in rivals.items()}
         times = interleave(epochs, rounds, time.perf_counter)
-        project.end_workers(plain._iterator)
-    images = len(batches) * BATCH_SIZE
+        for loader in loaders.values():
+            project.end_workers(loader._iterator)
+        epochs.clear()
+        gc.collect()  # a rival may have made workers of its own, which hold on to the terminal
+    ours, images = times.pop("ours"), len(batches) * BATCH_SIZE
     return {
-        "images/s": summarize([images / ours for ours in times["ours"]]),
-        "of memory": summarize(ratios(times["memory"], times["ours"])),
-        "of plain": summarize(ratios(times["plain"], times["ours"])),
+        "images/s": summarize([images / seconds for seconds in ours]),
+        **{f"of {name}": summarize(ratios(theirs, ours)) for name, theirs in times.items()},
         "efficiency": summarize(shown or [math.nan]),
     }
 
@@ -226,9 +233,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         }
         print_saving(results["saving"], SAVE_EVERY)
     if arguments.part in (None, "speed"):
+        rivals = importlib.import_module("rivals").RIVALS if arguments.rivals else {}
         results["speed"] = [
             {"network": network, "workers": workers}
-            | measure_speed(project, folder, arguments.rounds, network, workers)
+            | measure_speed(project, folder, arguments.rounds, network, workers, rivals)
             for network in NETWORKS
             for workers in WORKERS
         ]
@@ -246,6 +254,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default: 9, or 2 if --quick")
     parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 1000, or 20)")
     parser.add_argument("--files", type=int, help="for the speed (default: 2048, or 256)")
+    parser.add_argument("--rivals", action="store_true", help="of the speed: see rivals.py")
     parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
     arguments = parser.parse_args()

@@ -40,14 +40,15 @@ CLASSES = {
 Any BackgroundBatches BadImageError Checkpoints Clock DeviceCache DiskCache DivergenceError
 EfficiencyMeter FailedError FileList FullDisk ImageStore LossWindow Malicious MemoryCache
 MetricCollection Namespace NoCache Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE
-Record ResumableBatchSampler RunLock SeededDataset Source StepGuard StopRequest Tensor TestFileList
-TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+Record ResumableBatchSampler Rows RunLock SeededDataset Source StepGuard StopRequest Tensor
+TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half
 ImageFolder MeanMetric MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix
 Normalize Optimizer Parse RED ResnetBlock Sequence SimpleNetwork Tensor TestAugmentation
-TestBadFiles TestBuildDatasets TestCheckData TestReadInputs TorchvisionNetwork UserError
+TestBadFiles TestBuildDatasets TestCheckData TestReadInputs TestTrainingLoader TorchvisionNetwork
+UserError
 """.split(),
 }
 # </refresh>

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from engine.augment import adjust_color, crop_padded, draw_boxes, flip, resized_crop
 from engine.exits import UserError, shorten
-from engine.files import find_inputs, list_folders, list_images
+from engine.files import find_inputs, find_split, list_folders, list_images
 from engine.images import check_images, decode
 from engine.store import ImageStore
 
@@ -92,6 +92,7 @@ class Augmentation:
         self.scale = options.crop_scale
         self.flip = options.flip
         self.jitter = options.color_jitter
+        self.is_slow = self.scale < 1 or self.jitter > 0
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Returns the images, uint8 (N, C, size, size), changed by draws in [0, 1), (N, 10)."""
@@ -178,24 +179,22 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return images, torch.from_numpy(self.labels[used]).long()
 
     @property
+    def sample_bytes(self) -> int:
+        """Size of a decoded image; of small ones, several batches are made at once."""
+        return int(self.store.channels * self.store.side**2)
+
+    @property
+    def needs_workers(self) -> bool:
+        """False once a batch takes less time to make than to fetch from another process."""
+        is_slow = self.augmentation is not None and self.augmentation.is_slow
+        return is_slow or self.sample_bytes > 2**14 or not self.store.cache.is_complete()
+
+    @property
     def fingerprint(self) -> str:
         """What a resumed run must find again: the files, their labels, what is done to them."""
         counts = np.bincount(self.labels).tolist()
         augmentation = vars(self.augmentation) if self.augmentation else None
         return repr((self.store.files.digest(), counts, self.store.channels, augmentation))
-
-
-def find_split(options: argparse.Namespace, split: str) -> Path:
-    """Returns the folder of a split, "train" or "test".
-
-    Raises:
-        UserError: it does not exist.
-    """
-    root = Path(options.path_to_data) / split
-    if not root.is_dir():
-        advice = "run `python prepare_data.py`, or name your data with --path_to_data"
-        raise UserError(f"{root}: no such folder; {advice}")
-    return root
 
 
 def find_classes(root: Path) -> list[str]:

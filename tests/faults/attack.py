@@ -94,6 +94,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--variant", choices=variants, nargs="+", default=variants)
     parser.add_argument("--only", choices=list(ATTACKS), nargs="+", default=list(ATTACKS))
     parser.add_argument("--short", action="store_true", help="a few of each attack")
+    parser.add_argument(
+        "--cache", choices=kills.CACHES, default="auto", help="where it is not varied"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -108,7 +111,8 @@ def main() -> int:
             print(f"\n{variant}: attack, how many, outcome, time, the last of them", flush=True)
             folder = Path(name) / f"{variant}-runs"
             project = render(variant, Path(name))
-            place = Range(project, make_data(project, Path(name) / f"{variant}-data"), folder)
+            data = make_data(project, Path(name) / f"{variant}-data")
+            place = Range(project, data, folder, [f"--cache={arguments.cache}"])
             seed, short = arguments.seed, arguments.short
             withstood += [attack(each, place, seed, short) for each in arguments.only]
     print(f"\n{sum(withstood)} of {len(withstood)} attacks were withstood")

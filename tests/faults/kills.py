@@ -13,7 +13,7 @@ from operations import LOG, Operations
 from runs import AttackError, Range, expect_equal, expect_whole_files
 
 LONG = ("--epochs=4", "--save_every=2", "--picture_every=5", "--ema=0.9", "--accumulate=2")
-CACHES = ("auto", "disk", "ram", "off")
+CACHES = ("auto", "disk", "ram", "device", "off")
 SAVES = ("--max_steps=3", "--save_every=1", "--picture_every=0")
 
 

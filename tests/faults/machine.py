@@ -41,7 +41,7 @@ def killed_worker(place: Range, draw: random.Random, count: int) -> Iterator[str
 
             before("engine.reproducibility", "SeededDataset.__getitems__", die)
 
-        flags = ("--num_workers=2", f"--prefetch={prefetch % 2 * 2}")
+        flags = ("--num_workers=2", "--cache=off", f"--prefetch={prefetch % 2 * 2}")
         victim = place.start(place.new("worker"), *flags, fault=fault)
         expect_line(victim, victim.end(), 1, "--num_workers (now 2)")
         if left := victim.orphans():

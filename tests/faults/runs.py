@@ -3,6 +3,7 @@
 import logging
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,22 @@ class Range:
         project: the rendered project.
         path_to_data: small data of the kind that it trains on.
         folder: for the runs.
+        flags: of every run, unless an attack has others.
     """
 
-    def __init__(self, project: Path, path_to_data: Path, folder: Path) -> None:
+    def __init__(
+        self, project: Path, path_to_data: Path, folder: Path, flags: Sequence[str] = ()
+    ) -> None:
         self.project = project
         self.path_to_data = path_to_data
         self.folder = folder
+        self.flags = [*SMALL, "--num_workers=0", *flags]
         self._unbroken: dict[tuple[str, ...], Path] = {}
 
     def start(self, run: Path, *flags: str, fault: Fault | None = None) -> Victim:
         """Starts, or goes on with, the run in a folder."""
         where = [f"--path_to_data={self.path_to_data}", f"--run_dir={run}", "--resume"]
-        return Victim(self.project, [*SMALL, "--num_workers=0", *where, *flags], fault)
+        return Victim(self.project, [*self.flags, *where, *flags], fault)
 
     def finish(self, run: Path, *flags: str) -> None:
         """Goes on with the run, undisturbed, to its end."""

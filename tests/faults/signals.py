@@ -12,7 +12,7 @@ from typing import Any
 
 from runs import AttackError, Range, expect, expect_equal
 
-FLAGS = ("--epochs=3", "--save_every=3", "--picture_every=0", "--num_workers=2")
+FLAGS = ("--epochs=3", "--save_every=3", "--picture_every=0", "--num_workers=2", "--cache=off")
 NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
 
 

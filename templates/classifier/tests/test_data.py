@@ -1,6 +1,7 @@
 """Tests of data.py: folders, classes, bad files, and what the transforms draw."""
 
 import argparse
+import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 import data
 from engine.exits import UserError
 from engine.images import BadImageError
+from engine.loading import TrainingLoader
 
 
 def parse(*flags: str, path: Path = Path("data"), size: int = SIZE) -> argparse.Namespace:
@@ -238,6 +240,60 @@ class TestBadFiles:
         copy = pickle.loads(pickle.dumps(training_set))
         assert torch.equal(copy[5][0], training_set[5][0])
         assert pickle.loads(pickle.dumps(BadImageError("a.png: bad"))).args == ("a.png: bad",)
+
+
+class TestTrainingLoader:
+    FLAGS = ("--flip", "--crop_padding=2", "--cache=ram")
+
+    def build(self, tree: Path, workers: int, *flags: str) -> TrainingLoader:
+        options = parse(*self.FLAGS, *flags, path=tree)
+        vars(options).update(batch_size=2, accumulate=1, seed=5, num_workers=workers)
+        return TrainingLoader(data.build_datasets(options)[0], options)
+
+    def read(self, loader: TrainingLoader, start: int = 0) -> list[torch.Tensor]:
+        loader.set_position(1, start)
+        return [batch[0] for batch in loader]
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_several_batches_at_once_are_the_same(
+        self, tree: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        several = self.build(tree, workers)
+        monkeypatch.setattr("engine.loading.CHUNK_BYTES", 1)
+        single = self.build(tree, 0)
+        assert next(iter(single.batch_sampler)) == next(iter(several.batch_sampler))[:2]
+        assert len(next(iter(several.batch_sampler))) == 8
+        for start in (0, 1, 3):
+            batches = self.read(several, start)
+            assert len(batches) == 4 - start
+            for batch, expected in zip(batches, self.read(single, start), strict=True):
+                assert torch.equal(batch, expected)
+        several.close()
+
+    def test_workers_end_once_all_is_cached(self, tree: Path) -> None:
+        loader = self.build(tree, 1)
+        first = self.read(loader)
+        assert loader.num_workers == 1
+        second = self.read(loader)
+        assert loader.num_workers == 0
+        assert not multiprocessing.active_children()
+        assert all(map(torch.equal, first, second))
+
+    @pytest.mark.parametrize("flag", ["--cache=off", "--color_jitter=0.1", "--crop_scale=0.5"])
+    def test_workers_stay_where_they_are_of_use(self, tree: Path, flag: str) -> None:
+        loader = self.build(tree, 1, flag)
+        for _ in range(2):
+            self.read(loader)
+            assert loader.num_workers == 1
+        loader.close()
+
+    @pytest.mark.parametrize("flags", [(), ("--color_jitter=0.1", "--crop_scale=0.5")])
+    def test_images_on_the_device_are_the_same(self, tree: Path, flags: tuple[str, ...]) -> None:
+        loader = self.build(tree, 2, *flags, "--cache=device")
+        assert loader.num_workers == 0
+        expected = self.read(self.build(tree, 0, *flags, "--cache=off"))
+        for _ in range(2):
+            assert all(map(torch.equal, self.read(loader), expected))
 
 
 class TestCheckData:

@@ -6,7 +6,6 @@ image.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def crop_padded(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
@@ -18,10 +17,16 @@ def crop_padded(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tens
         top: first row of the crop in the padded image, from 0 to 2 * padding, (N,).
         left: first column, (N,).
     """
-    count, _, height, width = images.shape
-    padded = functional.pad(images, [padding] * 4)
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # all crops, none copied
-    return windows[torch.arange(count, device=images.device), :, top, left]
+    count, channels, height, width = images.shape
+    padded_shape = (count, channels, height + 2 * padding, width + 2 * padding)
+    padded = images.new_zeros(padded_shape)
+    padded[:, :, padding : padding + height, padding : padding + width] = images
+    # A row of a crop is a run of pixels in the padded images: it is copied as a whole.
+    planes = torch.arange(count * channels, device=images.device).view(count, channels, 1)
+    rows = torch.arange(height, device=images.device) + top[:, None, None]
+    starts = (planes * padded_shape[2] + rows) * padded_shape[3] + left[:, None, None]
+    runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
+    return runs.index_select(0, starts.view(-1)).view_as(images)
 
 
 def flip(images: Tensor, which: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,17 +27,58 @@ from tqdm import tqdm
 from engine.distributed import pick_device
 from engine.exits import UserError
 
-Pixels = NDArray[np.uint8]  # (N, C, H, W)
+Pixels = NDArray[np.uint8]  # (C, H, W)
+Found = NDArray[np.bool_]  # (N,)
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # mixes well: 2**64 over the golden ratio
 FOLDER = ".cache"  # in the folder of the data
 
 
+class Rows:
+    """How images lie in a cache: each in a row of 8-byte words, so that a batch is checked at once.
+
+    The checksum weighs each word by an odd number of its own, modulo 2**64: a word that changes,
+    or a place, changes it.
+
+    Args:
+        shape: (number of images, C, H, W).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._image_shape = shape[1:]
+        self._size = int(np.prod(shape[1:]))
+        words = -(-self._size // 8)
+        self.shape = (shape[0], words)
+        mixed = np.arange(1, words + 1, dtype=np.uint64) * _ODD
+        self._weights = (mixed ^ (mixed >> np.uint64(32))) * _ODD | np.uint64(1)
+
+    def pack(self, pixels: Pixels) -> NDArray[np.uint64]:
+        """Returns an image, (C, H, W), as a row, (1, words)."""
+        row = np.zeros((1, self.shape[1]), np.uint64)
+        row.view(np.uint8)[0, : self._size] = pixels.reshape(-1)
+        return row
+
+    def unpack(self, rows: NDArray[np.uint64]) -> Tensor:
+        """Returns rows, (N, words), as images, (N, C, H, W)."""
+        pixels = rows.view(np.uint8)[:, : self._size]
+        return torch.from_numpy(pixels.reshape(len(rows), *self._image_shape))
+
+    def checksums(self, rows: NDArray[np.uint64], indices: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Returns the checksums, (N,), never 0: that stands where nothing was written."""
+        sums: NDArray[np.uint64] = np.einsum("nw,w->n", rows, self._weights)
+        return np.maximum(sums + indices.astype(np.uint64) * _ODD, np.uint64(1))
+
+
 class NoCache:
-    """Keeps nothing: each image is decoded whenever it is read."""
+    """Keeps nothing: each image is decoded whenever it is read.
+
+    Args:
+        shape: (number of images, C, H, W).
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
         """Returns room for the images, (N, C, H, W), and which of them are found, (N,)."""
         images = torch.empty((len(indices), *self._shape[1:]), dtype=torch.uint8)
         return images, np.zeros(len(indices), bool)
@@ -46,24 +86,9 @@ class NoCache:
     def write(self, index: int, pixels: Pixels) -> None:
         """Takes a decoded image, (C, H, W)."""
 
-
-class MemoryCache(NoCache):
-    """Keeps images in memory that the workers share."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__(shape)
-        # NumPy's zeros take no memory until they are written, so the copy is all there is.
-        self._pixels = torch.from_numpy(np.zeros(shape, np.uint8)).share_memory_()
-        self._sums = torch.from_numpy(np.zeros(shape[0], np.int64)).share_memory_()
-
-    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
-        return _check(self._pixels.numpy()[indices], indices, self._sums.numpy()[indices])
-
-    def write(self, index: int, pixels: Pixels) -> None:
-        """Takes a decoded image, (C, H, W)."""
-        self._pixels.numpy()[index] = pixels
-        self._sums[index] = _checksum(pixels, index)
+    def is_complete(self) -> bool:
+        """Says whether every image has been written."""
+        return False
 
 
 class DeviceCache(NoCache):
@@ -78,7 +103,7 @@ class DeviceCache(NoCache):
         self._pixels = torch.empty(shape, dtype=torch.uint8, device=device)
         self._found = np.zeros(shape[0], bool)
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
         """Returns the images on the device, (N, C, H, W), and which of them are found, (N,)."""
         places = torch.from_numpy(indices).to(self._pixels.device, non_blocking=True)
         return self._pixels[places], self._found[indices]
@@ -87,6 +112,34 @@ class DeviceCache(NoCache):
         """Takes a decoded image, (C, H, W)."""
         self._pixels[index] = torch.from_numpy(pixels)
         self._found[index] = True
+
+
+class MemoryCache(NoCache):
+    """Keeps images in memory that the workers share."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self._rows = Rows(shape)
+        # NumPy's zeros take no memory until they are written, so the copy is all there is.
+        self._words = torch.from_numpy(np.zeros(self._rows.shape, np.int64)).share_memory_()
+        self._sums = torch.from_numpy(np.zeros(shape[0], np.int64)).share_memory_()
+
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
+        """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
+        rows = self._words.numpy().view(np.uint64)[indices]
+        sums = self._sums.numpy().view(np.uint64)[indices]
+        return self._rows.unpack(rows), self._rows.checksums(rows, indices) == sums
+
+    def write(self, index: int, pixels: Pixels) -> None:
+        """Takes a decoded image, (C, H, W)."""
+        row = self._rows.pack(pixels)
+        self._words.numpy().view(np.uint64)[index] = row
+        sums = self._rows.checksums(row, np.array([index]))
+        self._sums.numpy().view(np.uint64)[index] = sums[0]
+
+    def is_complete(self) -> bool:
+        """Says whether every image has been written."""
+        return bool(self._sums.numpy().all())
 
 
 class DiskCache(NoCache):
@@ -106,16 +159,17 @@ class DiskCache(NoCache):
         self._open()
 
     def _open(self) -> None:
+        self._rows = Rows(self._shape)
         files = {
-            self._path.with_suffix(".npy"): (self._shape, np.uint8),
-            self._path.with_suffix(".sums.npy"): (self._shape[:1], np.int64),
+            self._path.with_suffix(".npy"): self._rows.shape,
+            self._path.with_suffix(".sums.npy"): self._shape[:1],
         }
-        for path, (shape, kind) in files.items():
-            if not _has_room_for(path, shape, kind):
-                _make_empty(path, shape, kind)
+        for path, shape in files.items():
+            if not _has_room_for(path, shape):
+                _make_empty(path, shape)
         arrays = [np.load(path, mmap_mode="r") for path in files]
-        self._pixels, self._sums = arrays
         self._starts = [array.offset for array in arrays]
+        self._words, self._sums = map(np.asarray, arrays)  # a memmap is slower to index
         # Written by system calls: on a full disk, to write into a mapped file ends the process.
         self._files = [os.open(path, os.O_RDWR) for path in files]
         self._is_full = False
@@ -127,24 +181,29 @@ class DiskCache(NoCache):
         self.__dict__ |= state
         self._open()
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
         """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
-        return _check(self._pixels[indices], indices, self._sums[indices])
+        rows = self._words[indices]
+        sums = self._rows.checksums(rows, indices)
+        return self._rows.unpack(rows), sums == self._sums[indices]
 
     def write(self, index: int, pixels: Pixels) -> None:
         """Takes a decoded image, (C, H, W); on a full disk, none from then on."""
         if self._is_full:
             return
-        checksum = np.int64(_checksum(pixels, index)).tobytes()
+        row = self._rows.pack(pixels)
+        contents = (row.tobytes(), self._rows.checksums(row, np.array([index])).tobytes())
         try:
-            for file, start, content in zip(
-                self._files, self._starts, (pixels.tobytes(), checksum), strict=True
-            ):
+            for file, start, content in zip(self._files, self._starts, contents, strict=True):
                 os.pwrite(file, content, start + index * len(content))
         except OSError as error:
             self._is_full = True
             line = f"{self._path.parent}: no more is cached: {error.strerror}"
             tqdm.write(f"{line}; training goes on", file=sys.stderr)
+
+    def is_complete(self) -> bool:
+        """Says whether every image has been written."""
+        return bool(self._sums.all())
 
 
 def open_cache(
@@ -218,35 +277,21 @@ def _free_memory() -> int:
     return shutil.disk_usage(folder if Path(folder).is_dir() else tempfile.gettempdir()).free
 
 
-def _checksum(pixels: Pixels, index: int) -> int:
-    """Returns a number above 0 that follows from the pixels and their place."""
-    return zlib.crc32(pixels.data, index & 0xFFFFFFFF) + 1
-
-
-def _check(
-    images: Pixels, indices: NDArray[np.int64], sums: NDArray[np.int64]
-) -> tuple[Tensor, NDArray[np.bool_]]:
-    """Returns the images, and which have their checksums; 0 stands where nothing was written."""
-    pairs = zip(images, indices.tolist(), sums.tolist(), strict=True)
-    found = [total != 0 and _checksum(image, index) == total for image, index, total in pairs]
-    return torch.from_numpy(images), np.array(found, bool)
-
-
-def _has_room_for(path: Path, shape: tuple[int, ...], kind: type) -> bool:
+def _has_room_for(path: Path, shape: tuple[int, ...]) -> bool:
     """Says whether the file is there, with all the bytes that it should have."""
     try:
         array = np.load(path, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError):
         return False
-    return bool(array.shape == shape and array.dtype == kind)
+    return bool(array.shape == shape and array.dtype == np.uint64)
 
 
-def _make_empty(path: Path, shape: tuple[int, ...], kind: type) -> None:
+def _make_empty(path: Path, shape: tuple[int, ...]) -> None:
     """Makes a file of zeros, as a whole or not at all; it takes room as it fills."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.") as file:
-        header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
+        header = {"descr": np.dtype(np.uint64).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + int(np.prod(shape)) * np.dtype(kind).itemsize)
+        file.truncate(file.tell() + int(np.prod(shape)) * 8)
         file.flush()
         Path(file.name).chmod(0o644)  # for everyone who may read the images
         path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Which files make a data set: found in folders, and kept in little memory."""
 
+import argparse
 import hashlib
 import os
 from bisect import bisect_right
@@ -72,6 +73,19 @@ def _size_and_time(path: str) -> tuple[int, int]:
     except OSError:  # a broken link; it is named when it is read
         return -1, -1
     return status.st_size, status.st_mtime_ns
+
+
+def find_split(options: argparse.Namespace, split: str) -> Path:
+    """Returns the folder of a split, "train" or "test".
+
+    Raises:
+        UserError: it does not exist.
+    """
+    root = Path(options.path_to_data) / split
+    if not root.is_dir():
+        advice = "run `python prepare_data.py`, or name your data with --path_to_data"
+        raise UserError(f"{root}: no such folder; {advice}")
+    return root
 
 
 def is_hidden(name: str) -> bool:

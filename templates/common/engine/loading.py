@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,27 @@ from engine.exits import UserError
 from engine.prefetch import end_workers
 from engine.reproducibility import ResumableBatchSampler, SeededDataset
 from engine.stopping import ignore_signals
+
+CHUNK_BYTES = 2**20  # of samples that are made at once, if they are small
+
+
+def _batches_at_once(dataset: Dataset[Any], batch_size: int) -> int:
+    """Returns how many batches a call of `get_batch` makes.
+
+    Of small images it makes several: it takes hardly longer, and one message from a worker brings
+    them all.
+    """
+    sample_bytes = getattr(dataset, "sample_bytes", None)
+    return max(1, CHUNK_BYTES // (batch_size * sample_bytes)) if sample_bytes else 1
+
+
+def _split(chunks: Iterator[Any], size: int) -> Iterator[Any]:
+    """Yields batches of `size` samples out of batches of one or more times as many."""
+    for chunk in chunks:
+        if isinstance(chunk, tuple):
+            yield from zip(*(part.split(size) for part in chunk), strict=True)
+        else:
+            yield chunk
 
 
 def default_workers() -> int:
@@ -26,7 +48,9 @@ class TrainingLoader(DataLoader[Any]):
     """Shuffled batches, the same whatever the number of workers, from any place in any epoch.
 
     Args:
-        dataset: gives a sample for an index.
+        dataset: gives a sample for an index. One that makes whole batches, by `get_batch`, may say
+            how large a sample is (`sample_bytes`), and when workers are of no more use to it
+            (`needs_workers`).
         options: gives batch_size, accumulate, num_workers and seed.
 
     Raises:
@@ -35,7 +59,9 @@ class TrainingLoader(DataLoader[Any]):
 
     def __init__(self, dataset: Dataset[Any], options: argparse.Namespace) -> None:
         size = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ to map-style sets
-        sampler = ResumableBatchSampler(size, options.batch_size, options.seed, options.accumulate)
+        self._samples, self._size = dataset, options.batch_size
+        at_once = _batches_at_once(dataset, options.batch_size)
+        sampler = ResumableBatchSampler(size, self._size, options.seed, options.accumulate, at_once)
         if not len(sampler):
             raise UserError(
                 f"--batch_size {options.batch_size} x --accumulate {options.accumulate} is more "
@@ -49,6 +75,12 @@ class TrainingLoader(DataLoader[Any]):
             **_common(options),
         )
         self.set_position = sampler.set_position
+
+    def __iter__(self) -> Any:
+        if self.num_workers and not getattr(self._samples, "needs_workers", True):
+            self.close()
+            self.num_workers = 0  # from here on, batches are made in this process
+        return _split(super().__iter__(), self._size)  # its workers start here, not at the first
 
     def close(self) -> None:
         """Ends the workers, which outlive an epoch; they would wait for the next one for ever."""

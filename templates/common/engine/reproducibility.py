@@ -43,10 +43,9 @@ def uniform(seed: int, epoch: int, indices: NDArray[np.int64], count: int) -> ND
 
     Each follows from (seed, epoch, index, its column) alone, by the mix of `derive_seed`.
     """
-    state = np.zeros((len(indices), count), np.uint64)
-    samples, columns = indices[:, None], np.arange(count)[None, :]
-    for part in (np.array(seed), np.array(_SAMPLES), np.array(epoch), samples, columns):
-        state += part.astype(np.uint64) + np.uint64(_GAMMA)
+    state = np.array(_mix_place(seed, _SAMPLES, epoch), np.uint64)
+    for part in (indices[:, None], np.arange(count)):
+        state = state + (part.astype(np.uint64) + np.uint64(_GAMMA))
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state ^= state >> np.uint64(31)
@@ -72,12 +71,12 @@ def seed_torch(seed: int) -> None:
 
 def seed_step(seed: int, epoch: int, batch: int) -> None:
     """Seeds what the model draws in one batch, dropout and noise: from torch, not from NumPy."""
-    seed_torch(_mix(_mix_epoch(seed, epoch), batch) >> 1)
+    seed_torch(_mix(_mix_place(seed, _STEPS, epoch), batch) >> 1)
 
 
-@lru_cache(maxsize=1)
-def _mix_epoch(seed: int, epoch: int) -> int:
-    return reduce(_mix, (seed, _STEPS, epoch), 0)
+@lru_cache(maxsize=4)
+def _mix_place(seed: int, kind: int, epoch: int) -> int:
+    return reduce(_mix, (seed, kind, epoch), 0)
 
 
 def set_deterministic(deterministic: bool) -> None:
@@ -143,11 +142,15 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         seed: of the shuffle; each epoch's order follows from (seed, epoch).
         accumulate: batches that make one step. Samples that fill no whole step are left out of
             the epoch; the shuffle leaves out others in the next.
+        at_once: batches that are given as one list.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, accumulate: int = 1) -> None:
+    def __init__(
+        self, size: int, batch_size: int, seed: int, accumulate: int = 1, at_once: int = 1
+    ) -> None:
         self.size = size
         self.batch_size = batch_size
+        self.at_once = at_once
         self.seed = seed
         self.batches = size // (batch_size * accumulate) * accumulate
         self.epoch = 0
@@ -165,9 +168,10 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch, order = self.epoch, self.order().tolist()
-        for batch in range(self.start, self.batches):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(epoch, index) for index in chosen]
+        end = self.batches * self.batch_size
+        step = self.at_once * self.batch_size
+        for first in range(self.start * self.batch_size, end, step):
+            yield [(epoch, index) for index in order[first : min(first + step, end)]]
 
     def __len__(self) -> int:
         """Batches in a whole epoch, wherever the next iteration starts."""

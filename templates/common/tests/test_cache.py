@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import SIZE, save
 from PIL import Image
 
-from engine.cache import FOLDER, DiskCache, MemoryCache, NoCache
+from engine.cache import FOLDER, DiskCache, MemoryCache, NoCache, Rows
 from engine.exits import UserError
 from engine.files import list_images
 from engine.store import ImageStore
@@ -31,9 +32,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data" / "train"
 
 
-def open_store(root: Path, cache: str = "disk") -> ImageStore:
-    options = argparse.Namespace(channels=3, skip_bad=0, cache=cache)
-    return ImageStore(root, list_images(root), SIZE, options)
+def open_store(
+    root: Path, cache: str = "disk", size: int = SIZE, channels: int = 3, device: str = "cpu"
+) -> ImageStore:
+    options = argparse.Namespace(channels=channels, skip_bad=0, cache=cache, device=device)
+    return ImageStore(root, list_images(root), size, options)
 
 
 def read(root: Path, cache: str = "disk") -> tuple[np.ndarray, int]:
@@ -43,7 +46,7 @@ def read(root: Path, cache: str = "disk") -> tuple[np.ndarray, int]:
     return store.read(ALL)[0].numpy(), COUNT - found
 
 
-@pytest.mark.parametrize("cache", ["auto", "disk", "ram", "off"])
+@pytest.mark.parametrize("cache", ["auto", "disk", "ram", "device", "off"])
 def test_pixels_are_the_same_with_it_and_without(root: Path, cache: str) -> None:
     plain, _ = read(root, "off")
     store = open_store(root, cache)
@@ -52,6 +55,39 @@ def test_pixels_are_the_same_with_it_and_without(root: Path, cache: str) -> None
         np.testing.assert_array_equal(store.read(ALL[::-1])[0], plain[::-1])
     expected = 0 if cache == "off" else COUNT
     assert store.cache.read(ALL)[1].sum() == expected
+    assert store.cache.is_complete() == (cache in ("auto", "disk", "ram"))
+
+
+@pytest.mark.parametrize("cache", ["disk", "ram", "device"])
+def test_images_need_not_fill_whole_words(root: Path, cache: str) -> None:
+    plain = open_store(root, "off", size=5, channels=1).read(ALL)[0]  # 25 bytes each
+    store = open_store(root, cache, size=5, channels=1)
+    store.read(ALL[:5])
+    assert not store.cache.is_complete()
+    for _ in range(2):
+        assert torch.equal(store.read(ALL)[0], plain)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_images_stay_on_the_gpu(root: Path) -> None:
+    plain = open_store(root, "off").read(ALL)[0]
+    store = open_store(root, "device", device="cuda")
+    for _ in range(2):
+        images = store.read(ALL)[0]
+        assert images.is_cuda
+        assert torch.equal(images.cpu(), plain)
+
+
+def test_every_single_bit_changes_the_checksum() -> None:
+    rows = Rows((COUNT, 3, 4, 4))  # 6 words
+    row = rows.pack(np.random.default_rng(0).integers(0, 256, (3, 4, 4), dtype=np.uint8))
+    flips = np.vstack([np.eye(6, dtype=np.uint64) << np.uint64(bit) for bit in range(64)])
+    sums = rows.checksums(row ^ flips, np.zeros(len(flips), np.int64))
+    assert len(flips) == 6 * 64
+    assert len(np.unique(sums)) == len(flips)
+    assert rows.checksums(row, ALL[:1])[0] not in sums
+    assert len(np.unique(rows.checksums(row.repeat(COUNT, 0), ALL))) == COUNT  # the place counts
+    assert rows.checksums(np.zeros((1, 6), np.uint64), ALL[:1])[0] != 0  # as where nothing is
 
 
 def test_next_run_decodes_nothing(root: Path) -> None:
@@ -93,8 +129,7 @@ def test_other_code_makes_a_new_cache(root: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_another_size_is_another_cache(root: Path) -> None:
     read(root)
-    options = argparse.Namespace(channels=1, skip_bad=0, cache="disk")
-    store = ImageStore(root, list_images(root), SIZE, options)
+    store = open_store(root, channels=1)
     assert not store.cache.read(ALL)[1].any()
 
 
@@ -195,7 +230,7 @@ def test_auto_takes_half_of_the_free_space_and_says_so(
     assert capsys.readouterr().out == ""  # it is there
 
 
-@pytest.mark.parametrize("cache", ["disk", "ram"])
+@pytest.mark.parametrize("cache", ["disk", "ram", "device"])
 def test_too_little_room_is_one_line(
     root: Path, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,17 @@ def test_sampler_starts_anywhere_in_the_same_order() -> None:
     assert [index for _, index in next(iter(sampler))] != [index for _, index in whole[0]]
 
 
+def test_sampler_gives_several_batches_at_once() -> None:
+    sampler = ResumableBatchSampler(size=103, batch_size=10, seed=1)
+    several = ResumableBatchSampler(size=103, batch_size=10, seed=1, at_once=4)
+    for start, sizes in ((0, [40, 40, 20]), (7, [30])):
+        sampler.set_position(epoch=2, start=start)
+        several.set_position(epoch=2, start=start)
+        assert [len(keys) for keys in several] == sizes
+        assert sum(several, []) == sum(sampler, [])
+    assert len(several) == 10
+
+
 def test_sampler_leaves_out_what_fills_no_step() -> None:
     assert len(ResumableBatchSampler(size=103, batch_size=10, seed=0, accumulate=4)) == 8
 

@@ -71,16 +71,16 @@ def test_cut_and_resumed_equals_unbroken(
 def test_number_of_workers_changes_nothing(parse: Parse, tmp_path: Path) -> None:
     runs = [tmp_path / str(workers) for workers in range(3)]
     for workers, run in enumerate(runs):
-        main(parse(f"--run_dir={run}", f"--num_workers={workers}"))
+        main(parse(f"--run_dir={run}", f"--num_workers={workers}", "--cache=off"))
     assert_equal_runs(runs[0], runs[1])
     assert_equal_runs(runs[0], runs[2])
 
 
-def test_workers_may_change_at_a_resume(parse: Parse, tmp_path: Path) -> None:
+def test_workers_and_cache_may_change_at_a_resume(parse: Parse, tmp_path: Path) -> None:
     main(parse(f"--run_dir={tmp_path / 'unbroken'}"))
-    cut(Trainer(parse("--num_workers=2")), 3)
-    cut(Trainer(parse("--resume")), 5)
-    main(parse("--resume", "--num_workers=1"))
+    cut(Trainer(parse("--num_workers=2", "--cache=off")), 3)
+    cut(Trainer(parse("--resume", "--cache=ram", "--num_workers=1")), 5)
+    main(parse("--resume", "--cache=device", "--num_workers=1"))
     assert_equal_runs(tmp_path / "unbroken", tmp_path / "run")
 
 

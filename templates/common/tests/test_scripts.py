@@ -114,7 +114,7 @@ def test_signal_saves_and_exits_with_75(
     number = signal.Signals[name]
     flags = [f"--path_to_data={path_to_data}", f"--run_dir={tmp_path / 'run'}", "--epochs=1000"]
     process = subprocess.Popen(
-        command("train.py", *flags, *SMALL, "--num_workers=2"),
+        command("train.py", *flags, *SMALL, "--num_workers=2", "--cache=off"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -133,7 +133,8 @@ def test_signal_saves_and_exits_with_75(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_killed_run_resumes_to_the_same_end(path_to_data: str, tmp_path: Path) -> None:
-    flags = [f"--path_to_data={path_to_data}", "--epochs=3", "--save_every=1", "--num_workers=1"]
+    flags = [f"--path_to_data={path_to_data}", "--epochs=3", "--save_every=1"]
+    flags += ["--num_workers=1", "--cache=off"]
     whole = run("train.py", *flags, *SMALL, f"--run_dir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     killed = [*flags, *SMALL, f"--run_dir={tmp_path / 'killed'}", "--resume"]
@@ -213,6 +214,7 @@ def test_workers_may_be_spawned(path_to_data: str, tmp_path: Path) -> None:
             *flags,
             *SMALL,
             "--num_workers=1",
+            "--cache=off",
         ],
         capture_output=True,
         text=True,

@@ -20,8 +20,8 @@ VARIATIONS = [
     ["--amp"],
     ["--accumulate=2", "--clip_grad=1"],
     ["--ema=0.9", "--lr_schedule=linear", "--warmup=1"],
-    ["--num_workers=1", "--prefetch=2", "--lr_schedule=constant"],
-    ["--deterministic", "--num_workers=1", "--prefetch=0"],
+    ["--num_workers=1", "--cache=off", "--lr_schedule=constant"],
+    ["--deterministic", "--cache=off", "--num_workers=1", "--prefetch=0"],
 ]
 
 
