@@ -9,6 +9,7 @@ measured) until its first step, and once more for an epoch with a worker that re
 """
 
 import argparse
+import contextlib
 import io
 import os
 import subprocess
@@ -41,8 +42,8 @@ def write_tree(root: Path, count: int) -> None:
             path.write_bytes(buffer.getvalue())
 
 
-class _Done(Exception):
-    """What is measured has been."""
+class _MeasuredError(Exception):
+    """Ends a run of which all is known."""
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -59,17 +60,15 @@ def train(arguments: argparse.Namespace) -> None:
         def after_step(_: Any) -> None:
             if not arguments.train:
                 print("\nmeasured", time.time() - float(os.environ["STARTED"]))
-                raise _Done
+                raise _MeasuredError
             if trainer.state.batch == len(trainer.training_loader):
                 (worker,) = trainer.training_loader._iterator._workers
                 print("\nmeasured", private_bytes(worker.pid))
-                raise _Done
+                raise _MeasuredError
 
         trainer.after_step = after_step
-        try:
+        with contextlib.suppress(_MeasuredError):
             trainer.run()
-        except _Done:
-            pass
 
 
 def private_bytes(pid: int) -> int:

@@ -94,9 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--variant", choices=variants, nargs="+", default=variants)
     parser.add_argument("--only", choices=list(ATTACKS), nargs="+", default=list(ATTACKS))
     parser.add_argument("--short", action="store_true", help="a few of each attack")
-    parser.add_argument(
-        "--cache", choices=kills.CACHES, default="auto", help="where it is not varied"
-    )
+    parser.add_argument("--cache", choices=kills.CACHES, default="auto", help="unless varied")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -7,13 +7,9 @@ from the cache only if its checksum fits: a build that was killed, a full disk, 
 two builders at once cost a second decoding, never a wrong picture.
 """
 
-import argparse
-import hashlib
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,13 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.distributed import pick_device
-from engine.exits import UserError
-
 Pixels = NDArray[np.uint8]  # (C, H, W)
 Found = NDArray[np.bool_]  # (N,)
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # mixes well: 2**64 over the golden ratio
-FOLDER = ".cache"  # in the folder of the data
 
 
 class Rows:
@@ -105,7 +97,7 @@ class DeviceCache(NoCache):
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
         """Returns the images on the device, (N, C, H, W), and which of them are found, (N,)."""
-        places = torch.from_numpy(indices).to(self._pixels.device, non_blocking=True)
+        places = torch.from_numpy(indices.copy()).to(self._pixels.device, non_blocking=True)
         return self._pixels[places], self._found[indices]
 
     def write(self, index: int, pixels: Pixels) -> None:
@@ -204,77 +196,6 @@ class DiskCache(NoCache):
     def is_complete(self) -> bool:
         """Says whether every image has been written."""
         return bool(self._sums.all())
-
-
-def open_cache(
-    options: argparse.Namespace, root: Path, shape: tuple[int, ...], contents: Callable[[], str]
-) -> NoCache:
-    """Returns the cache that --cache asks for, of one split.
-
-    Args:
-        options: gives cache, and device for that on the device.
-        root: folder of the split.
-        shape: (number of images, C, H, W).
-        contents: gives whatever decides the pixels; another text is another cache on disk.
-
-    Raises:
-        UserError: --cache asks for more room than there is.
-    """
-    size = int(np.prod(shape))
-    if options.cache == "off" or not hasattr(os, "pwrite"):  # Windows has no such call
-        return NoCache(shape)
-    if options.cache == "ram":
-        _check_room(size, _free_memory(), f"--cache ram: {root}")
-        return MemoryCache(shape)
-    if options.cache == "device":
-        device = pick_device(options.device)
-        is_cuda = device.type == "cuda"
-        free = torch.cuda.mem_get_info(device)[0] if is_cuda else _free_memory()
-        _check_room(size, free, f"--cache device: {root}")
-        return DeviceCache(shape, device)
-    return _open_on_disk(options.cache, root, shape, contents)
-
-
-def _check_room(size: int, free: int, what: str) -> None:
-    if size > free:
-        line = f"{what} takes {size >> 20} MiB, and {free >> 20} MiB are free"
-        raise UserError(f"{line}; try --cache auto")
-
-
-def _open_on_disk(
-    kind: str, root: Path, shape: tuple[int, ...], contents: Callable[[], str]
-) -> NoCache:
-    size = int(np.prod(shape))
-    folder = root.parent / FOLDER
-    digest = hashlib.sha256(repr((contents(), shape)).encode()).hexdigest()[:32]
-    path = folder / f"{root.name}-{digest}"
-    try:
-        folder.mkdir(exist_ok=True)
-        left = [each for each in folder.glob(f"{root.name}-*") if digest not in each.name]
-        for old in left:  # of files that have changed since, or of another decoding
-            old.unlink(missing_ok=True)
-        is_new = not path.with_suffix(".npy").exists()
-        if is_new and size > _limit(kind, shutil.disk_usage(folder).free):
-            raise OSError(28, f"{size >> 20} MiB are more than --cache {kind} takes")
-        cache = DiskCache(path, shape)
-    except OSError as error:
-        if kind == "disk":
-            raise UserError(f"--cache disk: {folder}: {error.strerror}") from error
-        print(f"{root}: images are decoded in every epoch: {folder}: {error.strerror}")
-        return NoCache(shape)
-    if is_new:
-        print(f"{root}: decoded images are kept in {folder}, {size / 2**20:.0f} MiB (see --cache)")
-    return cache
-
-
-def _limit(cache: str, free: int) -> int:
-    return free // 2 if cache == "auto" else free
-
-
-def _free_memory() -> int:
-    """Returns the bytes that shared memory may still take."""
-    folder = "/dev/shm"
-    return shutil.disk_usage(folder if Path(folder).is_dir() else tempfile.gettempdir()).free
 
 
 def _has_room_for(path: Path, shape: tuple[int, ...]) -> bool:

@@ -1,8 +1,12 @@
 """The images of a list of files, by index: decoded once, bad ones replaced."""
 
 import argparse
+import hashlib
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import images
-from engine.cache import open_cache
+from engine.cache import DeviceCache, DiskCache, MemoryCache, NoCache
+from engine.distributed import pick_device
+from engine.exits import UserError
 from engine.files import FileList
 from engine.images import BadImageError, decode
+
+FOLDER = ".cache"  # in the folder of the data
 
 
 class ImageStore:
@@ -84,3 +92,82 @@ class ImageStore:
             raise BadImageError(f"{error} ({limit}; --check_data lists all)")
         if not known:
             print(f"{error}: replaced, bad file {count} of {self.skip_bad}", file=sys.stderr)
+
+
+def open_cache(
+    options: argparse.Namespace, root: Path, shape: tuple[int, ...], contents: Callable[[], str]
+) -> NoCache:
+    """Returns the cache that --cache asks for, of one split.
+
+    Args:
+        options: gives cache, and device for that on the device.
+        root: folder of the split.
+        shape: (number of images, C, H, W).
+        contents: gives whatever decides the pixels; another text is another cache on disk.
+
+    Raises:
+        UserError: --cache asks for more room than there is.
+    """
+    size = int(np.prod(shape))
+    if options.cache == "off" or not hasattr(os, "pwrite"):  # Windows has no such call
+        return NoCache(shape)
+    if options.cache == "ram":
+        _check_room(size, _free_memory(), f"--cache ram: {root}")
+        return MemoryCache(shape)
+    if options.cache == "device":
+        device = pick_device(options.device)
+        is_cuda = device.type == "cuda"
+        free = torch.cuda.mem_get_info(device)[0] if is_cuda else _free_memory()
+        _check_room(size, free, f"--cache device: {root}")
+        return DeviceCache(shape, device)
+    return _open_on_disk(options.cache, root, shape, contents)
+
+
+def _check_room(size: int, free: int, what: str) -> None:
+    if size > free:
+        line = f"{what} takes {size >> 20} MiB, and {free >> 20} MiB are free"
+        raise UserError(f"{line}; try --cache auto")
+
+
+def _open_on_disk(
+    kind: str, root: Path, shape: tuple[int, ...], contents: Callable[[], str]
+) -> NoCache:
+    size = int(np.prod(shape))
+    folder = root.parent / FOLDER
+    digest = hashlib.sha256(repr((contents(), shape)).encode()).hexdigest()[:32]
+    path = folder / f"{root.name}-{digest}"
+    try:
+        folder.mkdir(exist_ok=True)
+        left = [each for each in folder.glob(f"{root.name}-*") if digest not in each.name]
+        for old in left:  # of files that have changed since, or of another decoding
+            old.unlink(missing_ok=True)
+        is_new = not path.with_suffix(".npy").exists()
+        if is_new and size > _limit(kind, _free_disk(folder)):
+            raise OSError(28, f"{size >> 20} MiB are more than --cache {kind} takes")
+        cache = DiskCache(path, shape)
+    except OSError as error:
+        if kind == "disk":
+            raise UserError(f"--cache disk: {folder}: {error.strerror}") from error
+        print(f"{root}: images are decoded in every epoch: {folder}: {error.strerror}")
+        return NoCache(shape)
+    if is_new:
+        print(f"{root}: decoded images are kept in {folder}, {size / 2**20:.0f} MiB (see --cache)")
+    return cache
+
+
+def _limit(cache: str, free: int) -> int:
+    return free // 2 if cache == "auto" else free
+
+
+def _free_disk(folder: Path) -> int:
+    """Returns the bytes that are free, without what the caches there have yet to fill."""
+    files = [path.stat() for path in folder.iterdir()]
+    blocks = [getattr(file, "st_blocks", file.st_size) * 512 for file in files]
+    unfilled = [max(0, file.st_size - used) for file, used in zip(files, blocks, strict=True)]
+    return shutil.disk_usage(folder).free - sum(unfilled)
+
+
+def _free_memory() -> int:
+    """Returns the bytes that shared memory may still take."""
+    folder = "/dev/shm"
+    return shutil.disk_usage(folder if Path(folder).is_dir() else tempfile.gettempdir()).free
