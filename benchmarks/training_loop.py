@@ -251,14 +251,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--project", type=Path, help="a rendered classifier (default: renders one)")
     parser.add_argument("--part", choices=["cost", "speed", "saving"], help="default: all")
-    parser.add_argument("--rounds", type=int, help="default: 9, or 2 if --quick")
+    parser.add_argument("--rounds", type=int, help="default: 5, or 2 if --quick")
     parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 1000, or 20)")
-    parser.add_argument("--files", type=int, help="for the speed (default: 2048, or 256)")
+    parser.add_argument("--files", type=int, help="for the speed (default: 10048, or 256)")
     parser.add_argument("--rivals", action="store_true", help="of the speed: see rivals.py")
     parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
     arguments = parser.parse_args()
-    defaults = {"rounds": (9, 2), "steps": (1000, 20), "files": (2048, 256)}
+    defaults = {"rounds": (5, 2), "steps": (1000, 20), "files": (10_048, 256)}
     for name, values in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, values[arguments.quick])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-Pixels = NDArray[np.uint8]  # (C, H, W)
+Pixels = NDArray[np.uint8]  # (N, C, H, W)
 Found = NDArray[np.bool_]  # (N,)
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # mixes well: 2**64 over the golden ratio
 
@@ -44,10 +44,10 @@ class Rows:
         self._weights = (mixed ^ (mixed >> np.uint64(32))) * _ODD | np.uint64(1)
 
     def pack(self, pixels: Pixels) -> NDArray[np.uint64]:
-        """Returns an image, (C, H, W), as a row, (1, words)."""
-        row = np.zeros((1, self.shape[1]), np.uint64)
-        row.view(np.uint8)[0, : self._size] = pixels.reshape(-1)
-        return row
+        """Returns images, (N, C, H, W), as rows, (N, words)."""
+        rows = np.zeros((len(pixels), self.shape[1]), np.uint64)
+        rows.view(np.uint8)[:, : self._size] = pixels.reshape(len(pixels), -1)
+        return rows
 
     def unpack(self, rows: NDArray[np.uint64]) -> Tensor:
         """Returns rows, (N, words), as images, (N, C, H, W)."""
@@ -75,8 +75,8 @@ class NoCache:
         images = torch.empty((len(indices), *self._shape[1:]), dtype=torch.uint8)
         return images, np.zeros(len(indices), bool)
 
-    def write(self, index: int, pixels: Pixels) -> None:
-        """Takes a decoded image, (C, H, W)."""
+    def write(self, indices: NDArray[np.int64], pixels: Pixels) -> None:
+        """Takes decoded images, (N, C, H, W)."""
 
     def is_complete(self) -> bool:
         """Says whether every image has been written."""
@@ -100,10 +100,11 @@ class DeviceCache(NoCache):
         places = torch.from_numpy(indices.copy()).to(self._pixels.device, non_blocking=True)
         return self._pixels[places], self._found[indices]
 
-    def write(self, index: int, pixels: Pixels) -> None:
-        """Takes a decoded image, (C, H, W)."""
-        self._pixels[index] = torch.from_numpy(pixels)
-        self._found[index] = True
+    def write(self, indices: NDArray[np.int64], pixels: Pixels) -> None:
+        """Takes decoded images, (N, C, H, W)."""
+        places = torch.from_numpy(indices).to(self._pixels.device)
+        self._pixels[places] = torch.from_numpy(pixels).to(self._pixels.device)
+        self._found[indices] = True
 
 
 class MemoryCache(NoCache):
@@ -118,16 +119,17 @@ class MemoryCache(NoCache):
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
         """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
-        rows = self._words.numpy().view(np.uint64)[indices]
         sums = self._sums.numpy().view(np.uint64)[indices]
+        if not sums.any():
+            return super().read(indices)
+        rows = self._words.numpy().view(np.uint64)[indices]
         return self._rows.unpack(rows), self._rows.checksums(rows, indices) == sums
 
-    def write(self, index: int, pixels: Pixels) -> None:
-        """Takes a decoded image, (C, H, W)."""
-        row = self._rows.pack(pixels)
-        self._words.numpy().view(np.uint64)[index] = row
-        sums = self._rows.checksums(row, np.array([index]))
-        self._sums.numpy().view(np.uint64)[index] = sums[0]
+    def write(self, indices: NDArray[np.int64], pixels: Pixels) -> None:
+        """Takes decoded images, (N, C, H, W)."""
+        rows = self._rows.pack(pixels)
+        self._words.numpy().view(np.uint64)[indices] = rows
+        self._sums.numpy().view(np.uint64)[indices] = self._rows.checksums(rows, indices)
 
     def is_complete(self) -> bool:
         """Says whether every image has been written."""
@@ -175,19 +177,24 @@ class DiskCache(NoCache):
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
         """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
+        sums = self._sums[indices]
+        if not sums.any():  # in the first epoch: an empty place is not touched
+            return super().read(indices)
         rows = self._words[indices]
-        sums = self._rows.checksums(rows, indices)
-        return self._rows.unpack(rows), sums == self._sums[indices]
+        return self._rows.unpack(rows), self._rows.checksums(rows, indices) == sums
 
-    def write(self, index: int, pixels: Pixels) -> None:
-        """Takes a decoded image, (C, H, W); on a full disk, none from then on."""
+    def write(self, indices: NDArray[np.int64], pixels: Pixels) -> None:
+        """Takes decoded images, (N, C, H, W); on a full disk, none from then on."""
         if self._is_full:
             return
-        row = self._rows.pack(pixels)
-        contents = (row.tobytes(), self._rows.checksums(row, np.array([index])).tobytes())
+        rows = self._rows.pack(pixels)
         try:
-            for file, start, content in zip(self._files, self._starts, contents, strict=True):
-                os.pwrite(file, content, start + index * len(content))
+            for file, start, contents in zip(
+                self._files, self._starts, (rows, self._rows.checksums(rows, indices)), strict=True
+            ):
+                size = contents[:1].nbytes
+                for index, content in zip(indices.tolist(), contents, strict=True):
+                    os.pwrite(file, content, start + index * size)
         except OSError as error:
             self._is_full = True
             line = f"{self._path.parent}: no more is cached: {error.strerror}"

@@ -60,9 +60,11 @@ class ImageStore:
         images, found = self.cache.read(indices)
         used = indices.copy()
         if not found.all():
-            numbers, pixels = zip(*map(self._decode, indices[~found].tolist()), strict=True)
+            numbers, decoded = zip(*map(self._decode, indices[~found].tolist()), strict=True)
+            pixels = np.stack(decoded)
             used[~found] = numbers
-            images[torch.from_numpy(~found)] = torch.from_numpy(np.stack(pixels)).to(images.device)
+            self.cache.write(used[~found], pixels)
+            images[torch.from_numpy(~found)] = torch.from_numpy(pixels).to(images.device)
         return images, used
 
     def _decode(self, index: int) -> tuple[int, NDArray[np.uint8]]:
@@ -74,12 +76,9 @@ class ImageStore:
         for step in range(len(self.files)):
             neighbor = (index + step) % len(self.files)
             try:
-                pixels = decode(self.files[neighbor], self.channels, self.side)
+                return neighbor, decode(self.files[neighbor], self.channels, self.side)
             except BadImageError as error:
                 self._count_bad(neighbor, error)
-                continue
-            self.cache.write(neighbor, pixels)
-            return neighbor, pixels
         raise BadImageError("no good image is left; --check_data lists the bad ones")
 
     def _count_bad(self, index: int, error: BadImageError) -> None:

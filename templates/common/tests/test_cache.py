@@ -80,7 +80,7 @@ def test_images_stay_on_the_gpu(root: Path) -> None:
 
 def test_every_single_bit_changes_the_checksum() -> None:
     rows = Rows((COUNT, 3, 4, 4))  # 6 words
-    row = rows.pack(np.random.default_rng(0).integers(0, 256, (3, 4, 4), dtype=np.uint8))
+    row = rows.pack(np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8))
     flips = np.vstack([np.eye(6, dtype=np.uint64) << np.uint64(bit) for bit in range(64)])
     sums = rows.checksums(row ^ flips, np.zeros(len(flips), np.int64))
     assert len(flips) == 6 * 64
