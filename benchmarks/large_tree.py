@@ -25,9 +25,9 @@ from PIL import Image
 from rendered import CLASSES, Project, render
 from report import describe_machine
 
-SIDE = 8  # pixels: it is the number of files that counts
+SIDE = 16  # pixels: it is the number of files that counts
 ROUNDS = 3
-BATCH_SIZE = 500
+BATCH_SIZE = 64
 
 
 def write_tree(root: Path, count: int) -> None:

@@ -24,7 +24,7 @@ def _batches_at_once(dataset: Dataset[Any], batch_size: int) -> int:
     them all.
     """
     sample_bytes = getattr(dataset, "sample_bytes", None)
-    return max(1, CHUNK_BYTES // (batch_size * sample_bytes)) if sample_bytes else 1
+    return min(8, max(1, CHUNK_BYTES // (batch_size * sample_bytes))) if sample_bytes else 1
 
 
 def _split(chunks: Iterator[Any], size: int) -> Iterator[Any]:

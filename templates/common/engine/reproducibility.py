@@ -167,11 +167,12 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         return torch.randperm(self.size, generator=generator)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        epoch, order = self.epoch, self.order().tolist()
+        epoch, order = self.epoch, self.order()
         end = self.batches * self.batch_size
         step = self.at_once * self.batch_size
         for first in range(self.start * self.batch_size, end, step):
-            yield [(epoch, index) for index in order[first : min(first + step, end)]]
+            chosen = order[first : min(first + step, end)].tolist()
+            yield [(epoch, index) for index in chosen]
 
     def __len__(self) -> int:
         """Batches in a whole epoch, wherever the next iteration starts."""
