@@ -89,13 +89,14 @@ def test_signal_during_the_test_pass(
 ) -> None:
     main(parse(f"--run_dir={tmp_path / 'unbroken'}"))
     trainer = Trainer(parse())
-    evaluate = trainer.model.evaluate
+    tested = trainer.state.tested_model
+    evaluate = tested.evaluate
 
     def evaluate_and_signal(*arguments: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         evaluate(*arguments)
 
-    monkeypatch.setattr(trainer.model, "evaluate", evaluate_and_signal)
+    monkeypatch.setattr(tested, "evaluate", evaluate_and_signal)
     with pytest.raises(PreemptedError, match="SIGINT"):
         trainer.run()
     main(parse("--resume"))
