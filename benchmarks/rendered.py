@@ -26,9 +26,9 @@ SIDE = 32  # pixels, of the PNG files
 Batch = Sequence[Tensor]  # images, uint8 (N, 3, H, W), and labels (N,)
 
 
-def render(folder: Path) -> Path:
-    """Renders the classifier under the folder, and returns the project."""
-    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "variant=classifier"]
+def render(folder: Path, variant: str = "classifier") -> Path:
+    """Renders a variant under the folder, and returns the project."""
+    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), f"variant={variant}"]
     flags = ["--no-input", "--default-config", "--output-dir", str(folder)]
     subprocess.run(command + flags, check=True, stdout=subprocess.DEVNULL)
     (project,) = folder.iterdir()

@@ -38,17 +38,23 @@ torchvision tqdm train
 CLASSES = {
     "common": """
 Any BackgroundBatches BadImageError Checkpoints Clock DeviceCache DiskCache DivergenceError
-EfficiencyMeter FailedError FileList FullDisk ImageStore LossWindow Malicious MemoryCache
-MetricCollection Namespace NoCache Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE
-Record ResumableBatchSampler Rows RunLock SeededDataset Source StepGuard StopRequest Tensor
-TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+EfficiencyMeter FailedError FakeArrays FakeImagenette FileList FullDisk Half ImageStore LossWindow
+Malicious MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS PICTURES Parser Path
+PreemptedError READABLE Record ResumableBatchSampler Rows RunLock SeededDataset Source StepGuard
+StopRequest Tensor TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState
+UserError
 """.split(),
     "classifier": """
-Adam Any Augmentation CLASSES ClassificationLoss ConvBlock FakeArrays FakeImagenette GREEN Half
-ImageFolder MeanMetric MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix
-Normalize Optimizer Parse RED ResnetBlock Sequence SimpleNetwork Tensor TestAugmentation
-TestBadFiles TestBuildDatasets TestCheckData TestReadInputs TestTrainingLoader TorchvisionNetwork
-UserError
+Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric
+MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix Normalize Optimizer Parse RED
+ResnetBlock Sequence SimpleNetwork Tensor TestAugmentation TestBadFiles TestBuildDatasets
+TestCheckData TestTrainingLoader TorchvisionNetwork UserError
+""".split(),
+    "gan": """
+Adam Any CONFIDENT ClassCount Discriminator DiscriminatorLoss DownBlock FeatureNetwork
+FrechetInceptionDistance Generator GeneratorLoss GradientPenalty ImageFolder InceptionNetwork
+KernelDistance LOSSES Linear MeanMetric Metric MetricCollection Model NETWORKS Optimizer Parse Path
+SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserError
 """.split(),
 }
 # </refresh>

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engine.augment import adjust_color, crop_padded, draw_boxes, flip, resized_crop
-from engine.exits import UserError, shorten
+from engine.exits import UserError, difference, shorten
 from engine.files import find_inputs, find_split, list_folders, list_images
 from engine.images import check_images, decode
 from engine.store import ImageStore
@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="replace up to N bad images of a split by their neighbors; 0 stops at the first",
     )
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what predict.py runs on."""
+    parser.add_argument("paths", nargs="*", help="files and folders")
 
 
 class Augmentation:
@@ -225,7 +230,7 @@ def build_datasets(
     root = find_split(options, "train")
     found = find_classes(root)
     if classes is not None and list(classes) != found:
-        raise UserError(f"{root}: not the checkpoint's classes: {_difference(classes, found)}")
+        raise UserError(f"{root}: not the checkpoint's classes: {difference(classes, found)}")
     training_set = _build_split(root, found, options, Augmentation(options))
     for name in _classes_without_images(training_set):
         raise UserError(f"{root / name}: no images; add some, or remove the folder")
@@ -245,18 +250,22 @@ def build_test_set(options: argparse.Namespace, classes: Sequence[str]) -> Image
     return test_set
 
 
-def read_inputs(paths: Sequence[str], options: argparse.Namespace) -> Iterator[tuple[Path, Tensor]]:
+def check_inputs(inputs: argparse.Namespace) -> None:
+    """Raises UserError, before anything else is done, if there is nothing to run on."""
+    if not inputs.paths and not inputs.export:
+        raise UserError("name files or folders to run on, or --export MODEL.pt2")
+
+
+def read_inputs(
+    inputs: argparse.Namespace, options: argparse.Namespace
+) -> Iterator[tuple[Path, Tensor]]:
     """Yields each image in the given files and folders as the test set has it.
 
-    Returns:
-        An iterator over paths and pixels, uint8 of shape (C, img_size, img_size); folders are
-        searched with all folders in them, in sorted order.
-
-    Raises:
-        UserError: a path is missing, or a folder holds no images. Raised at once; a file that
-            turns out bad raises `BadImageError` at its turn.
+    Pixels are uint8 of shape (C, img_size, img_size). Folders are searched with all folders in
+    them, in sorted order. A path that is missing, or a folder without images, raises `UserError` at
+    once; a file that turns out bad raises `BadImageError` at its turn.
     """
-    files = find_inputs(paths)
+    files = find_inputs(inputs.paths)
     shape = options.channels, options.img_size
     return ((Path(file), torch.from_numpy(decode(file, *shape))) for file in files)
 
@@ -288,12 +297,3 @@ def _build_split(
 def _classes_without_images(split: ImageFolder) -> list[str]:
     present = set(np.unique(split.labels).tolist())
     return [name for label, name in enumerate(split.classes) if label not in present]
-
-
-def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
-    """Returns in words how the classes found differ from those expected."""
-    lacking = [name for name in expected if name not in found]
-    surplus = [name for name in found if name not in expected]
-    if not lacking and not surplus:
-        return "another order"
-    return f"lacking {shorten(lacking) or 'none'}, surplus {shorten(surplus) or 'none'}"

@@ -2,180 +2,19 @@
 """Writes a data set as folders of images: <path_to_data>/train/<class>/*.png, and test likewise."""
 
 import argparse
-import contextlib
-import http.client
-import io
-import re
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from engine import exits
+from engine import exits, known_data
 from engine.options import Parser
-
-if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help answers at once
-    from PIL import Image
-
-# The split, the class, and the image or the file that holds it.
-Example = tuple[str, str, "Image.Image | Path"]
-
-# Of torchvision.datasets; each downloads both splits.
-DOWNLOADS = {
-    "mnist": "MNIST",
-    "fashion_mnist": "FashionMNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "imagenette": "Imagenette",
-}
-FAKE_CLASSES = ("top_left", "top_right", "bottom_left", "bottom_right")
-FAKE_SIZE = 32  # side of an image, in pixels
-FAKE_IMAGES = {"train": 64, "test": 16}  # per class
 
 
 def main(options: argparse.Namespace) -> None:
-    """Writes the tree beside its place, then renames it: it is there as a whole or not at all.
+    """Writes the data set.
 
     Raises:
         UserError: the place is taken, or the data cannot be had or written.
     """
-    target = Path(options.path_to_data).absolute()
-    refuse_taken(target)
-    try:
-        # On the same disk as the target, so that the last step is a rename.
-        nearest = next(parent for parent in target.parents if parent.is_dir())
-        with tempfile.TemporaryDirectory(dir=nearest, prefix=".unfinished-") as folder:
-            tree = Path(folder) / "tree"
-            counts = write_tree(find_examples(options.dataset, Path(folder) / "downloads"), tree)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():  # and is empty: Windows does not rename over a folder
-                target.rmdir()
-            tree.rename(target)
-    except OSError as error:
-        raise exits.UserError(f"cannot write {target}: {error.strerror or error}") from None
-    written = ", ".join(f"{count} {split}" for split, count in counts.items())
-    print(f"{options.dataset} is in {target}: {written} images")
-
-
-def refuse_taken(target: Path) -> None:
-    """Refuses to mix with what is there, or to delete it.
-
-    Raises:
-        UserError: the target is a file or a folder with something in it.
-    """
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists() or target.is_symlink():
-        raise exits.UserError(
-            f"{target} is already there: delete it, or name another place with --path_to_data"
-        )
-
-
-def find_examples(dataset: str, folder: Path) -> Iterable[Example]:
-    """Returns the examples of a data set; what is downloaded lands in the folder."""
-    if dataset == "digits":
-        return read_digits()
-    if dataset == "fake":
-        return draw_fake()
-    if dataset == "imagenette":
-        return download_imagenette(folder)
-    return download_arrays(dataset, folder)
-
-
-def write_tree(examples: Iterable[Example], tree: Path) -> dict[str, int]:
-    """Writes <tree>/<split>/<class>/, images as PNG, and returns the number of files per split."""
-    counts = dict.fromkeys(("train", "test"), 0)
-    for split, name, image in tqdm(examples, desc="writing", unit="image", disable=None):
-        folder = tree / split / name
-        folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(image, Path):
-            image.rename(folder / image.name)  # the original bytes; encoding them anew loses some
-        else:
-            image.save(folder / f"{counts[split]:05}.png")
-        counts[split] += 1
-    return counts
-
-
-def read_digits() -> Iterator[Example]:
-    """Yields scikit-learn's 1,797 handwritten digits, 8x8, every fifth one for the test.
-
-    Raises:
-        UserError: scikit-learn is not installed.
-    """
-    from PIL import Image
-
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise exits.UserError(
-            "the digits come with scikit-learn: pip install -e '.[demo]'"
-        ) from None
-    digits = load_digits()
-    pixels = (digits.images * (255 / 16)).round().astype("uint8")  # (1797, 8, 8), from 0 to 16
-    for index, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-        yield ("train" if index % 5 else "test", str(label), Image.fromarray(image))
-
-
-def draw_fake() -> Iterator[Example]:
-    """Yields noise with a bright blob, whose quarter of the image is the class."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:FAKE_SIZE, :FAKE_SIZE][..., None]  # each (size, size, 1)
-    for split, count in FAKE_IMAGES.items():
-        for label, name in enumerate(FAKE_CLASSES * count):
-            corner = np.array([label % 4 // 2, label % 2])
-            row, column = (corner * 0.5 + rng.uniform(0.15, 0.35, 2)) * FAKE_SIZE
-            squares = (rows - row) ** 2 + (columns - column) ** 2
-            blob = np.exp(-squares / rng.uniform(10, 40)) * rng.uniform(100, 200, 3)
-            noise = rng.uniform(0, 55, (FAKE_SIZE, FAKE_SIZE, 3))
-            yield split, name, Image.fromarray((blob + noise).astype("uint8"))
-
-
-def download_arrays(dataset: str, folder: Path) -> Iterator[Example]:
-    """Yields a data set that torchvision downloads as arrays."""
-    for split in ("train", "test"):
-        images = download(dataset, root=folder, train=split == "train")
-        names = [folder_name(name) for name in images.classes]
-        for image, label in images:
-            yield split, names[label], image
-
-
-def download_imagenette(folder: Path) -> Iterator[Example]:
-    """Yields the JPEG files of Imagenette, a tenth of ImageNet's classes at a hundredth."""
-    for split, source in (("train", "train"), ("test", "val")):
-        images = download("imagenette", root=folder, split=source, size="160px")
-        for code, names in zip(images.wnids, images.classes, strict=True):
-            for path in sorted((folder / "imagenette2-160" / source / code).iterdir()):
-                yield split, folder_name(names[0]), path
-
-
-def download(dataset: str, **keywords: Any) -> Any:
-    """Returns the torchvision data set, downloaded unless it is there.
-
-    Raises:
-        UserError: it cannot be downloaded.
-    """
-    from torchvision import datasets
-
-    try:
-        # What torchvision prints, mirror by mirror, is for the one line below to say.
-        with contextlib.redirect_stdout(io.StringIO()):
-            return getattr(datasets, DOWNLOADS[dataset])(download=True, **keywords)
-    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise exits.UserError(
-            f"cannot download {dataset}: {reason}; --dataset digits or fake needs no network"
-        ) from None
-
-
-def folder_name(name: str) -> str:
-    """Returns a class's name without what folders' names may not hold: "T-shirt_top", "7"."""
-    return re.sub(r"[^\w-]+", "_", name.split(" - ")[0])  # MNIST's are "7 - seven"
+    known_data.write(options.dataset, options.path_to_data)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -183,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument(
         "--dataset",
-        choices=["digits", "fake", *DOWNLOADS],
+        choices=["digits", "fake", *known_data.DOWNLOADS],
         default="digits",
         help="digits and fake need no network, the others are downloaded",
     )

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Runs a trained ResNetClassifier on your own files, and exports it."""
+"""Runs a trained ResNetClassifier on what you give it, and exports it."""
 
 import argparse
 import sys
 from itertools import islice
 from pathlib import Path
 
-from engine.options import Parser, add_checkpoint_arguments
+from engine.options import Parser, add_arguments_of, add_checkpoint_arguments
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds
-    parser = Parser(description="Runs a trained ResNetClassifier on files.")
-    parser.add_argument("paths", nargs="*", help="files and folders")
+    parser = Parser(description="Runs a trained ResNetClassifier.")
+    add_arguments_of("data.py", parser, "add_input_arguments")
     add_checkpoint_arguments(parser)
     parser.add_argument("--output_dir", default="predictions", help="for results that are pictures")
     parser.add_argument("--export", help="write the model as MODEL.pt2 or MODEL.onnx")
@@ -31,16 +31,15 @@ from resnetclassifier import ResNetClassifier
 
 
 def main(options: argparse.Namespace) -> None:
-    """Exports the checkpoint if asked, then runs it on every file."""
-    if not options.paths and not options.export:
-        raise exits.UserError("name files or folders to run on, or --export MODEL.pt2")
+    """Exports the checkpoint if asked, then runs it on every input."""
+    data.check_inputs(options)
     device = pick_device(options.device)
     checkpoint = require_checkpoint(options.path_to_checkpoint)
     model = restore_model(ResNetClassifier, checkpoint)
     if options.export:
         export(model, Path(options.export))
     model.to(device)
-    inputs = data.read_inputs(options.paths, argparse.Namespace(**checkpoint["options"]))
+    inputs = data.read_inputs(options, argparse.Namespace(**checkpoint["options"]))
     while chunk := list(islice(inputs, options.batch_size)):
         results = model.predict(torch.stack([each for _, each in chunk]).to(device))
         for (path, _), result in zip(chunk, results, strict=True):

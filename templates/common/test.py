@@ -62,7 +62,7 @@ def print_numbers(values: dict[str, Tensor]) -> None:
 
 def print_per_class(values: dict[str, Tensor], classes: list[str]) -> None:
     """Prints the metrics with a number per class as columns, and those with a row per class."""
-    width = max(len(name) for name in classes) + 2
+    width = max((len(name) for name in classes), default=0) + 2
     for name, value in values.items():
         if value.ndim == 1:
             print(f"\n{name}")

@@ -100,4 +100,5 @@ def another_model(place: Range, draw: random.Random, count: int) -> Iterator[str
     yield "another model's is refused"
 
 
-OTHER_MODEL = {"classifier": ("--width=8",)}  # flags that make another model, by the variant
+# Flags that make another model, by the variant.
+OTHER_MODEL = {"classifier": ("--width=8",), "gan": ("--width=8",)}

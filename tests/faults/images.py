@@ -79,6 +79,12 @@ def surplus(root: Path) -> None:
     shutil.copytree(root / "test" / "cat", root / "test" / "fox")
 
 
+def one_test_image(root: Path) -> None:
+    """Leaves one image in the whole test set."""
+    for path in sorted((root / "test").rglob("*.png"))[1:]:
+        path.unlink()
+
+
 def exif() -> bytes:
     """Returns the note of a camera that was held upright."""
     note = Image.Exif()
@@ -103,24 +109,41 @@ FAULTS: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "EXIF": (add(RGB.resize((24, 8)), "x.jpg", exif=exif()), 0, ""),
     "a text among the images": (write(b"hello", "notes.txt"), 0, ""),
     "a Mac's shadow": (write(b"\0\5\x16\7", "._x.png"), 0, ""),
-    "empty class": (empty_class, 2, "train/empty: no images"),
-    "class only in training": (remove("test", "cat"), 0, "no images of cat; not tested"),
-    "class only in the test": (surplus, 2, "test/fox: no such class in training"),
     "no training set": (remove("train"), 2, "train: no such folder"),
     "no test set": (remove("test"), 2, "test: no such folder"),
     "one image a class": (one_each, 2, "--batch_size 4 x --accumulate 1 is more than the 2"),
 }
 
+# Likewise, of the variant alone.
+FAULTS_OF: dict[str, dict[str, tuple[Callable[[Path], None], int, str]]] = {
+    "classifier": {
+        "empty class": (empty_class, 2, "train/empty: no images"),
+        "class only in training": (remove("test", "cat"), 0, "no images of cat; not tested"),
+        "class only in the test": (surplus, 2, "test/fox: no such class in training"),
+    },
+    "gan": {
+        "empty folder": (empty_class, 0, ""),
+        "folder only in the test": (surplus, 0, ""),
+        "one test image": (one_test_image, 2, "test: one image only; put two or more there"),
+    },
+}
+
+
+# Flags that a variant needs on this tree: its samples are measured without a network made for it.
+FLAGS_OF = {"classifier": (), "gan": ("--features=random",)}
+
 
 def start(place: Range, root: Path, *flags: str) -> Victim:
     """Starts a training on the tree."""
-    return place.start(place.new("on-bad-data"), *FLAGS, f"--path_to_data={root}", *flags)
+    flags = (*FLAGS, *FLAGS_OF[place.project.name], f"--path_to_data={root}", *flags)
+    return place.start(place.new("on-bad-data"), *flags)
 
 
 def bad_images(place: Range, draw: random.Random, count: int) -> Iterator[str]:
     """Trains on a small tree with each fault in turn, with workers and without."""
     del draw, count
-    for name, (fault, status, words) in FAULTS.items():
+    faults = FAULTS | FAULTS_OF[place.project.name]
+    for name, (fault, status, words) in faults.items():
         for workers in ("--num_workers=0", "--num_workers=2"):
             root = place.new("tree")
             make_tree(root)

@@ -78,5 +78,14 @@ def shorten(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:5])} ... ({len(names)})"
 
 
+def difference(expected: Sequence[str], found: Sequence[str]) -> str:
+    """Returns in words how the names found differ from those expected."""
+    lacking = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
+    if not lacking and not surplus:
+        return "another order"
+    return f"lacking {shorten(lacking) or 'none'}, surplus {shorten(surplus) or 'none'}"
+
+
 def _path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"

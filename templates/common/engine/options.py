@@ -209,21 +209,24 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
 
 
-def add_arguments_of(filename: str, parser: argparse.ArgumentParser) -> None:
+def add_arguments_of(
+    filename: str, parser: argparse.ArgumentParser, function: str = "add_arguments"
+) -> None:
     """Adds the flags of the project's own file, without importing it, and torch with it.
 
-    The body of the file's `add_arguments(parser)` is lifted from the source and run alone, so it
-    may use `parser`, `argparse` and builtins, and nothing else of its file.
+    The body of the file's `add_arguments(parser)`, or of another function that takes a parser, is
+    lifted from the source and run alone, so it may use `parser`, `argparse` and builtins, and
+    nothing else of its file.
     """
     path = PROJECT / filename
     namespace: dict[str, Any] = {"argparse": argparse}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name == "add_arguments":
+        if isinstance(node, ast.FunctionDef) and node.name == function:
             node.decorator_list = []
             lifted = ast.Module(body=[node], type_ignores=[])
             flags = __future__.annotations.compiler_flag  # so that annotations stay unread
             exec(compile(lifted, str(path), "exec", flags), namespace)
-            namespace["add_arguments"](parser.add_argument_group(filename.removesuffix(".py")))
+            namespace[function](parser.add_argument_group(filename.removesuffix(".py")))
 
 
 def settle(options: argparse.Namespace, model_name: str, workers: int) -> None:

@@ -2,6 +2,8 @@
 
 import argparse
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import torch
 from PIL import Image
 
 import prepare_data
-from engine.options import Parser, add_arguments_of, add_training_arguments
+from engine.options import PROJECT, Parser, add_arguments_of, add_training_arguments
 from engine.stopping import SIGNALS
 
 Parse = Callable[..., argparse.Namespace]
 
 SIZE = 8  # side of the test images, in pixels
+SMALL = ["--device=cpu", "--img_size=16", "--batch_size=32", "--log_every=1"]
 
 
 def grey(level: int) -> Image.Image:
@@ -28,12 +31,39 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
+def command(script: str, *flags: object) -> list[str]:
+    """Returns the words that start a script of the project."""
+    return [sys.executable, str(PROJECT / script), *map(str, flags)]
+
+
+def run(script: str, *flags: object) -> subprocess.CompletedProcess[str]:
+    """Runs a script of the project to its end."""
+    return subprocess.run(
+        command(script, *flags), capture_output=True, text=True, check=False, timeout=120
+    )
+
+
 @pytest.fixture(scope="session")
 def path_to_data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The made-up data set of prepare_data.py."""
     path = tmp_path_factory.mktemp("fake") / "data"
     prepare_data.main(argparse.Namespace(dataset="fake", path_to_data=str(path)))
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def trained(path_to_data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a short training, done by the script itself, without a warning."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    flags = [f"--path_to_data={path_to_data}", f"--run_dir={folder}", "--epochs=2"]
+    python = [sys.executable, "-W", "error", str(PROJECT / "train.py")]
+    process = subprocess.run(
+        [*python, *flags, *SMALL], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert "epoch 1, step 1:" in process.stdout  # a plain line, where no terminal is
+    return folder / "checkpoints" / "best.pt"
 
 
 @pytest.fixture

@@ -8,36 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import SMALL, command, run
 
 from engine.checkpoint import read_checkpoint
 from engine.options import PROJECT
-
-SMALL = ["--device=cpu", "--img_size=16", "--batch_size=32", "--log_every=1"]
-
-
-def command(script: str, *flags: object) -> list[str]:
-    return [sys.executable, str(PROJECT / script), *map(str, flags)]
-
-
-def run(script: str, *flags: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(script, *flags), capture_output=True, text=True, check=False, timeout=120
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(path_to_data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a short training, done by the script itself, without a warning."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    flags = [f"--path_to_data={path_to_data}", f"--run_dir={folder}", "--epochs=2"]
-    python = [sys.executable, "-W", "error", str(PROJECT / "train.py")]
-    process = subprocess.run(
-        [*python, *flags, *SMALL], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stderr == ""
-    assert "epoch 1, step 1:" in process.stdout  # a plain line, where no terminal is
-    return folder / "checkpoints" / "best.pt"
 
 
 @pytest.mark.parametrize("script", ["train.py", "test.py", "predict.py", "prepare_data.py"])
@@ -66,8 +40,7 @@ def test_help_comes_without_torch(script: str) -> None:
         ("train.py", ["--epochs=none"], "train.py: argument --epochs: invalid int value: 'none'"),
         ("train.py", ["--path_to_data=nowhere"], "nowhere/train: no such folder"),
         ("test.py", [], "test.py: the following arguments are required: --path_to_checkpoint"),
-        ("predict.py", ["--path_to_checkpoint=gone.pt", "x.png"], "gone.pt: No such file"),
-        ("predict.py", ["--path_to_checkpoint=gone.pt"], "name files or folders to run on"),
+        ("predict.py", ["--path_to_checkpoint=gone.pt", "--export=x.pt2"], "gone.pt: No such file"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(
@@ -160,17 +133,6 @@ def test_test_prints_metrics_and_writes_pictures(trained: Path) -> None:
     best = read_checkpoint(trained)["best"]
     assert f"{best:.4f}" in process.stdout  # the same test as during the training
     assert any((trained.parent.parent / "test").glob("*.png"))
-
-
-def test_predict_takes_files_and_folders(trained: Path, path_to_data: str) -> None:
-    images = sorted(Path(path_to_data, "test").rglob("*.png"))
-    flags = f"--path_to_checkpoint={trained}", "--batch_size=5"
-    process = run("predict.py", *flags, images[0], Path(path_to_data, "test"))
-    assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()
-    assert len(lines) == len(images) + 1
-    assert lines[0].startswith(f"{images[0]}: ")
-    assert lines[0] == lines[1]  # a file alone gives what it gives in a batch
 
 
 @pytest.mark.slow

@@ -1,0 +1,85 @@
+"""The training loader on the data: several batches at once, workers, images on the device."""
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Parse, grey, save
+from torch import Tensor
+
+import data
+from engine.loading import TrainingLoader
+
+Builder = Callable[..., TrainingLoader]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Eight training images and two for the test, in two folders."""
+    for number in range(8):
+        save(grey(10 * number), tmp_path / "data" / "train" / "ab"[number % 2] / f"{number}.png")
+        save(grey(0), tmp_path / "data" / "test" / "ab"[number % 2] / "0.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def build(parse: Parse, tree: Path) -> Builder:
+    """Builds a loader of four batches."""
+
+    def build_loader(workers: int, *flags: str) -> TrainingLoader:
+        where = f"--path_to_data={tree}", f"--num_workers={workers}"
+        options = parse("--flip", "--cache=ram", "--batch_size=2", "--seed=5", *where, *flags)
+        return TrainingLoader(data.build_datasets(options)[0], options)
+
+    return build_loader
+
+
+def read(loader: TrainingLoader, start: int = 0) -> list[Tensor]:
+    loader.set_position(1, start)
+    return [batch[0] for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_several_batches_at_once_are_the_same(
+    build: Builder, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = build(workers)
+    monkeypatch.setattr("engine.loading.CHUNK_BYTES", 1)
+    single = build(0)
+    first, all_at_once = (next(iter(each.batch_sampler or ())) for each in (single, several))
+    assert len(all_at_once) == 8
+    assert first == all_at_once[:2]
+    for start in (0, 1, 3):
+        batches = read(several, start)
+        assert len(batches) == 4 - start
+        for batch, expected in zip(batches, read(single, start), strict=True):
+            assert torch.equal(batch, expected)
+    several.close()
+
+
+def test_workers_end_once_all_is_cached(build: Builder) -> None:
+    loader = build(1)
+    first = read(loader)
+    assert loader.num_workers == 1
+    second = read(loader)
+    assert loader.num_workers == 0
+    assert not multiprocessing.active_children()
+    assert all(map(torch.equal, first, second))
+
+
+def test_workers_stay_where_nothing_is_cached(build: Builder) -> None:
+    loader = build(1, "--cache=off")
+    for _ in range(2):
+        read(loader)
+        assert loader.num_workers == 1
+    loader.close()
+
+
+def test_images_on_the_device_are_the_same(build: Builder) -> None:
+    loader = build(2, "--cache=device")
+    assert loader.num_workers == 0
+    expected = read(build(0, "--cache=off"))
+    for _ in range(2):
+        assert all(map(torch.equal, read(loader), expected))
