@@ -53,7 +53,7 @@ class DCGAN(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(batch_size=64, lr=2e-4, ema=0.999)
+        parser.set_defaults(batch_size=64, lr=2e-4, ema=0.995)
         parser.add_argument(
             "--loss",
             choices=("vanilla", "lsgan", "hinge", "wgan-gp"),
