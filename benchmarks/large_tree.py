@@ -5,7 +5,8 @@
     python benchmarks/large_tree.py --files 2000 20000
 
 For each tree, train.py is started on its decoded images (the first start, which decodes, is not
-measured) until its first step, and once more for an epoch with a worker that reads every image.
+measured) until its first step, and once more with a worker, until that has read as many images as
+the largest tree has.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def train(arguments: argparse.Namespace) -> None:
             if not arguments.train:
                 print("\nmeasured", time.time() - float(os.environ["STARTED"]))
                 raise _MeasuredError
-            if trainer.state.batch == len(trainer.training_loader):
+            if trainer.state.n_iter == arguments.steps:
                 (worker,) = trainer.training_loader._iterator._workers
                 print("\nmeasured", private_bytes(worker.pid))
                 raise _MeasuredError
@@ -72,17 +73,21 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def private_bytes(pid: int) -> int:
-    """Returns the memory that a process shares with no other."""
+    """Returns the memory that a process has written, and shares with no other.
+
+    What it maps of a file can be read again, and is not counted.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
-def measure(project: Path, data: Path, workers: int) -> float:
+def measure(project: Path, data: Path, workers: int, steps: int) -> float:
     """Returns what a run of `train` in a process of its own prints."""
     command = [sys.executable, __file__, "--train", str(workers), "--data", str(data)]
+    command += ["--steps", str(steps), "--project", str(project)]
     environment = os.environ | {"STARTED": str(time.time())}
     output = subprocess.run(
-        [*command, "--project", str(project)],
+        command,
         env=environment,
         check=True,
         stdout=subprocess.PIPE,
@@ -100,6 +105,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, help="a rendered classifier (default: renders one)")
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)  # in a process of its own
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train is not None:
         train(arguments)
@@ -111,9 +117,10 @@ def main() -> None:
         for count in arguments.files:
             data = Path(folder) / str(count)
             write_tree(data, count)
-            measure(project, data, 1)
-            seconds = min(measure(project, data, 0) for _ in range(ROUNDS))
-            memory = min(measure(project, data, 1) for _ in range(ROUNDS))
+            measure(project, data, 1, count // BATCH_SIZE)  # decodes the images
+            steps = max(arguments.files) // BATCH_SIZE
+            seconds = min(measure(project, data, 0, steps) for _ in range(ROUNDS))
+            memory = min(measure(project, data, 1, steps) for _ in range(ROUNDS))
             line = f"{count:>9,} files: first step after {seconds:.2f} s, "
             line += f"a worker's own memory {memory / 2**20:.1f} MiB"
             if first:
