@@ -21,7 +21,7 @@ def out_of_memory(place: Range, draw: random.Random, count: int) -> Iterator[str
         used = pages * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
 
-    victim = place.start(place.new("memory"), "--img_size=512", "--batch_size=128", fault=fault)
+    victim = place.start(place.new("memory"), "--img_size=256", "--batch_size=128", fault=fault)
     expect_line(victim, victim.end(), 1, "lower --batch_size (now 128)")
     yield "out of memory is one line"
 
