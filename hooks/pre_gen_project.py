@@ -37,12 +37,12 @@ torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Checkpoints Clock DeviceCache DiskCache DivergenceError
-EfficiencyMeter FailedError FakeArrays FakeImagenette FileList FullDisk Half ImageStore LossWindow
-Malicious MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS PICTURES Parser Path
-PreemptedError READABLE Record ResumableBatchSampler Rows RunLock SeededDataset Source StepGuard
-StopRequest Tensor TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState
-UserError
+Any BackgroundBatches BadImageError CheckedCache Checkpoints Clock DeviceCache DiskCache
+DivergenceError EfficiencyMeter FailedError FakeArrays FakeImagenette FileList FullDisk Half
+ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS
+PICTURES Parser Path PreemptedError READABLE Record ResumableBatchSampler Rows RunLock
+SeededDataset Source StepGuard StopRequest Tensor TestFileList TestListing TestReadImage Trainer
+TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

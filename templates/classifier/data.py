@@ -20,6 +20,7 @@ from engine.augment import adjust_color, crop_padded, draw_boxes, flip, resized_
 from engine.exits import UserError, difference, shorten
 from engine.files import find_inputs, find_split, list_folders, list_images
 from engine.images import check_images, decode
+from engine.options import add_image_arguments
 from engine.store import ImageStore
 
 Uniform = Callable[[int], NDArray[np.float32]]  # (N, count) draws in [0, 1) for a count
@@ -27,19 +28,7 @@ Uniform = Callable[[int], NDArray[np.float32]]  # (N, count) draws in [0, 1) for
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the data."""
-    parser.add_argument(
-        "--channels",
-        type=int,
-        choices=(1, 3),
-        default=3,
-        help="1 reads the images as grey, 3 as color",
-    )
-    parser.add_argument(
-        "--flip",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="mirror half of the training images; not for digits or letters",
-    )
+    add_image_arguments(parser)
     parser.add_argument(
         "--crop_padding",
         type=int,
@@ -60,24 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="X",
         help="change brightness, contrast and saturation at random by up to this share; 0: off",
-    )
-    parser.add_argument(
-        "--cache",
-        choices=("auto", "off", "disk", "ram", "device"),
-        default="auto",
-        help="keep decoded images; auto: on disk, if half of its free space is enough",
-    )
-    parser.add_argument(
-        "--check_data",
-        action="store_true",
-        help="read every image first, list the bad ones, and train only if there are none",
-    )
-    parser.add_argument(
-        "--skip_bad",
-        type=int,
-        default=0,
-        metavar="N",
-        help="replace up to N bad images of a split by their neighbors; 0 stops at the first",
     )
 
 
@@ -186,13 +157,13 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     @property
     def sample_bytes(self) -> int:
         """Size of a decoded image; of small ones, several batches are made at once."""
-        return int(self.store.channels * self.store.side**2)
+        return self.store.sample_bytes
 
     @property
     def needs_workers(self) -> bool:
         """False once a batch takes less time to make than to fetch from another process."""
         is_slow = self.augmentation is not None and self.augmentation.is_slow
-        return is_slow or self.sample_bytes > 2**14 or not self.store.cache.is_complete()
+        return is_slow or self.store.needs_workers
 
     @property
     def fingerprint(self) -> str:

@@ -10,6 +10,7 @@ two builders at once cost a second decoding, never a wrong picture.
 import os
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -107,36 +108,51 @@ class DeviceCache(NoCache):
         self._found[indices] = True
 
 
-class MemoryCache(NoCache):
-    """Keeps images in memory that the workers share."""
+class CheckedCache(NoCache, ABC):
+    """Keeps images in rows of words, each with its checksum; a subclass says where they lie."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
         self._rows = Rows(shape)
+
+    @abstractmethod
+    def _arrays(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Returns the words, one row an image, and the checksums."""
+
+    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
+        """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
+        all_words, all_sums = self._arrays()
+        sums = all_sums[indices]
+        if not sums.any():  # in the first epoch: an empty place is not touched
+            return super().read(indices)
+        words = all_words[indices]
+        return self._rows.unpack(words), self._rows.checksums(words, indices) == sums
+
+    def is_complete(self) -> bool:
+        """Says whether every image has been written."""
+        return bool(self._arrays()[1].all())
+
+
+class MemoryCache(CheckedCache):
+    """Keeps images in memory that the workers share."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
         # NumPy's zeros take no memory until they are written, so the copy is all there is.
         self._words = torch.from_numpy(np.zeros(self._rows.shape, np.int64)).share_memory_()
         self._sums = torch.from_numpy(np.zeros(shape[0], np.int64)).share_memory_()
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
-        """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
-        sums = self._sums.numpy().view(np.uint64)[indices]
-        if not sums.any():
-            return super().read(indices)
-        rows = self._words.numpy().view(np.uint64)[indices]
-        return self._rows.unpack(rows), self._rows.checksums(rows, indices) == sums
+    def _arrays(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        return self._words.numpy().view(np.uint64), self._sums.numpy().view(np.uint64)
 
     def write(self, indices: NDArray[np.int64], pixels: Pixels) -> None:
         """Takes decoded images, (N, C, H, W)."""
+        words, sums = self._arrays()
         rows = self._rows.pack(pixels)
-        self._words.numpy().view(np.uint64)[indices] = rows
-        self._sums.numpy().view(np.uint64)[indices] = self._rows.checksums(rows, indices)
-
-    def is_complete(self) -> bool:
-        """Says whether every image has been written."""
-        return bool(self._sums.numpy().all())
+        words[indices], sums[indices] = rows, self._rows.checksums(rows, indices)
 
 
-class DiskCache(NoCache):
+class DiskCache(CheckedCache):
     """Keeps images in two files, `<path>.npy` and `<path>.sums.npy`.
 
     Args:
@@ -153,7 +169,6 @@ class DiskCache(NoCache):
         self._open()
 
     def _open(self) -> None:
-        self._rows = Rows(self._shape)
         files = {
             self._path.with_suffix(".npy"): self._rows.shape,
             self._path.with_suffix(".sums.npy"): self._shape[:1],
@@ -169,19 +184,15 @@ class DiskCache(NoCache):
         self._is_full = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_path": self._path, "_shape": self._shape}  # a spawned worker opens its own
+        names = "_path", "_shape", "_rows"
+        return {name: getattr(self, name) for name in names}  # a spawned worker opens its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
         self._open()
 
-    def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Found]:
-        """Returns the images, (N, C, H, W), and which of them are found, (N,)."""
-        sums = self._sums[indices]
-        if not sums.any():  # in the first epoch: an empty place is not touched
-            return super().read(indices)
-        rows = self._words[indices]
-        return self._rows.unpack(rows), self._rows.checksums(rows, indices) == sums
+    def _arrays(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        return self._words, self._sums
 
     def write(self, indices: NDArray[np.int64], pixels: Pixels) -> None:
         """Takes decoded images, (N, C, H, W); on a full disk, none from then on."""
@@ -199,10 +210,6 @@ class DiskCache(NoCache):
             self._is_full = True
             line = f"{self._path.parent}: no more is cached: {error.strerror}"
             tqdm.write(f"{line}; training goes on", file=sys.stderr)
-
-    def is_complete(self) -> bool:
-        """Says whether every image has been written."""
-        return bool(self._sums.all())
 
 
 def _has_room_for(path: Path, shape: tuple[int, ...]) -> bool:

@@ -209,17 +209,52 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
 
 
+def add_image_arguments(parser: argparse._ActionsContainer) -> None:
+    """Adds the flags of every data set of images."""
+    parser.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        default=3,
+        help="1 reads the images as grey, 3 as color",
+    )
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="mirror half of the training images; not for digits or letters",
+    )
+    parser.add_argument(
+        "--cache",
+        choices=("auto", "off", "disk", "ram", "device"),
+        default="auto",
+        help="keep decoded images; auto: on disk, if half of its free space is enough",
+    )
+    parser.add_argument(
+        "--check_data",
+        action="store_true",
+        help="read every image first, list the bad ones, and train only if there are none",
+    )
+    parser.add_argument(
+        "--skip_bad",
+        type=int,
+        default=0,
+        metavar="N",
+        help="replace up to N bad images of a split by their neighbors; 0 stops at the first",
+    )
+
+
 def add_arguments_of(
     filename: str, parser: argparse.ArgumentParser, function: str = "add_arguments"
 ) -> None:
     """Adds the flags of the project's own file, without importing it, and torch with it.
 
     The body of the file's `add_arguments(parser)`, or of another function that takes a parser, is
-    lifted from the source and run alone, so it may use `parser`, `argparse` and builtins, and
-    nothing else of its file.
+    lifted from the source and run alone, so it may use `parser`, `argparse`, builtins and
+    `add_image_arguments`, and nothing else of its file.
     """
     path = PROJECT / filename
-    namespace: dict[str, Any] = {"argparse": argparse}
+    namespace: dict[str, Any] = {"argparse": argparse, "add_image_arguments": add_image_arguments}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name == function:
             node.decorator_list = []

@@ -23,6 +23,7 @@ from engine.files import FileList
 from engine.images import BadImageError, decode
 
 FOLDER = ".cache"  # in the folder of the data
+SMALL = 2**14  # bytes: an image that is read in less time than it travels between processes
 
 
 class ImageStore:
@@ -43,11 +44,17 @@ class ImageStore:
         self.channels = options.channels
         self.skip_bad = options.skip_bad
         shape = (len(files), self.channels, side, side)
+        self.sample_bytes: int = self.channels * side**2
         # Whatever decides the pixels: the files, and the code that reads them.
         code = f"{PIL.__version__} {Path(images.__file__).read_text(encoding='utf-8')}"
         self.cache = open_cache(options, root, shape, lambda: self.files.state() + code)
         # One byte per image, in memory that all workers share, so that they count together.
         self.bad = torch.zeros(len(files), dtype=torch.bool).share_memory_()
+
+    @property
+    def needs_workers(self) -> bool:
+        """False once all images are decoded, and so small that others need not fetch them."""
+        return self.sample_bytes > SMALL or not self.cache.is_complete()
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """Returns the pixels, uint8 (N, C, side, side), and which image each one really is, (N,).
