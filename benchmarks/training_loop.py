@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ BATCH_SIZE = 64  # of the images/s
 # Of the loop's own cost: one convolution on a few pixels, a step so short that the loop shows.
 LOOP_BATCH_SIZE, LOOP_SIDE, LOOP_NETWORK = 8, 8, ["--width", "4", "--stages", "0"]
 SAVE_EVERY = 50  # steps
-LAPS = 10  # epochs of each loop in a round; the fastest counts, since disturbance only adds
+LAPS = 20  # short epochs of each loop in a round, by turns: what slows the machine slows all
 
 Epochs = Mapping[str, Callable[[], float | None]]  # may return a time of their own
 Rounds = dict[str, list[float]]
@@ -91,19 +92,18 @@ def measure_cost(
             "thread": lambda: train_from(trainer, MemoryLoader(batches, num_workers=1)),
         }
         times = interleave(epochs, rounds * LAPS, time.process_time)
-    steps_of = {name: fastest_of_rounds(laps, steps) for name, laps in times.items()}
-    shortest = steps_of["shortest"]
-    costs = {"shortest": summarize(shortest)}
+    shortest = times["shortest"]
+    costs = {"shortest": summarize(medians_of_rounds(shortest, steps))}
     for name in ("no thread", "thread"):
-        pairs = zip(steps_of[name], shortest, strict=True)
-        costs[name] = summarize([ours - least for ours, least in pairs])
+        pairs = zip(times[name], shortest, strict=True)
+        costs[name] = summarize(medians_of_rounds([ours - least for ours, least in pairs], steps))
     return costs
 
 
-def fastest_of_rounds(laps: Sequence[float], steps: int) -> list[float]:
-    """Returns the microseconds a step of each round's fastest lap."""
+def medians_of_rounds(laps: Sequence[float], steps: int) -> list[float]:
+    """Returns each round's median lap, in microseconds a step."""
     rounds = [laps[start : start + LAPS] for start in range(0, len(laps), LAPS)]
-    return [1e6 * min(round_) / steps for round_ in rounds]
+    return [1e6 * statistics.median(round_) / steps for round_ in rounds]
 
 
 def measure_saving(
@@ -252,13 +252,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--project", type=Path, help="a rendered classifier (default: renders one)")
     parser.add_argument("--part", choices=["cost", "speed", "saving"], help="default: all")
     parser.add_argument("--rounds", type=int, help="default: 5, or 2 if --quick")
-    parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 1000, or 20)")
+    parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 500, or 20)")
     parser.add_argument("--files", type=int, help="for the speed (default: 10048, or 256)")
     parser.add_argument("--rivals", action="store_true", help="of the speed: see rivals.py")
     parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
     arguments = parser.parse_args()
-    defaults = {"rounds": (5, 2), "steps": (1000, 20), "files": (10_048, 256)}
+    defaults = {"rounds": (5, 2), "steps": (500, 20), "files": (10_048, 256)}
     for name, values in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, values[arguments.quick])

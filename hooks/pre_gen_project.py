@@ -41,8 +41,8 @@ Any BackgroundBatches BadImageError CheckedCache Checkpoints Clock DeviceCache D
 DivergenceError EfficiencyMeter FailedError FakeArrays FakeImagenette FileList FullDisk Half
 ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS
 PICTURES Parser Path PreemptedError READABLE Record ResumableBatchSampler Rows RunLock
-SeededDataset Source StepGuard StopRequest Tensor TestFileList TestListing TestReadImage Trainer
-TrainingLoader TrainingState UserError
+SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList TestListing
+TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

@@ -155,10 +155,10 @@ class Trainer:
             # A loss sends gradients to its own optimizer's parameters alone, if there are others.
             # The next loss may go back through the same graph.
             inputs = self.state.parameters[name] if len(losses) > 1 else None
-            loss = self.state.guard.watch(name, terms[name].mean())
-            loss = self.state.scaler.scale(loss)
+            loss = self.state.scaler.scale(terms[name].mean())
             loss.backward(self.state.share, inputs=inputs, retain_graph=name != losses[-1])
-        return terms | {name: terms[name].detach() for name in losses}
+            terms[name] = self.state.guard.watch(name, terms[name])
+        return terms
 
     def step(self) -> None:
         """Steps all optimizers at once: no loss is computed on another's new weights."""

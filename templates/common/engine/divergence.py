@@ -38,7 +38,7 @@ class StepGuard:
         self._buffers = list(buffers)
         self._kept = [each.clone() for each in self._buffers]
         self._all = [each for some in self._parameters.values() for each in some]
-        self._losses: dict[str, Tensor] = {}  # sums since the last step, each ()
+        self._losses: list[tuple[str, Tensor]] = []  # since the last step
         device = next(iter(parameters.values()))[0].device
         self._one, self._found = torch.ones((), device=device), torch.zeros((), device=device)
         self._at_once = device.type in ("cpu", "cuda")
@@ -47,11 +47,11 @@ class StepGuard:
         """Takes the buffers as they are for those of the last good step."""
         _copy(self._buffers, self._kept)
 
-    def watch(self, name: str, loss: Tensor) -> Tensor:
-        """Takes the mean loss of one batch, shape (), and returns it."""
-        value = loss.detach()
-        self._losses[name] = self._losses[name] + value if name in self._losses else value
-        return loss
+    def watch(self, name: str, losses: Tensor) -> Tensor:
+        """Takes one batch's losses, (N,), once they went backward, and returns them detached."""
+        losses = losses.detach()
+        self._losses.append((name, losses))
+        return losses
 
     def allows(self, n_iter: int) -> bool:
         """Says whether step `n_iter` may be applied, and names on stderr one that may not.
@@ -59,9 +59,9 @@ class StepGuard:
         Raises:
             DivergenceError: it is one bad step too many.
         """
-        losses, self._losses = self._losses, {}
+        losses, self._losses = self._losses, []
         tensors = [gradient for each in self._all if (gradient := each.grad) is not None]
-        tensors += losses.values()
+        tensors += [values for _, values in losses]
         if self._at_once:
             # How torch's GradScaler looks: one pass over all tensors, multiplied by 1 on the way.
             torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
@@ -84,11 +84,11 @@ class StepGuard:
         tqdm.write(f"{line}: not applied ({count})", file=sys.stderr)
         return False
 
-    def _find(self, losses: Mapping[str, Tensor]) -> str:
+    def _find(self, losses: Sequence[tuple[str, Tensor]]) -> str:
         """Says in words what is not finite."""
-        for name, loss in losses.items():
-            if not math.isfinite(loss.item()):
-                return f"{name} is {loss.item()}"
+        for name, values in losses:
+            if not math.isfinite(mean := values.mean().item()):
+                return f"{name} is {mean}"
         for name, parameters in self._parameters.items():
             gradients = [each.grad for each in parameters if each.grad is not None]
             if not all(torch.isfinite(each).all() for each in gradients):

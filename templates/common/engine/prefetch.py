@@ -36,11 +36,15 @@ class BackgroundBatches:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._background: BackgroundGenerator | None = None
         self._leaving = False
+        self._batches: Iterator[Any]
 
     def __enter__(self) -> "BackgroundBatches":
         # The workers start here, in the main thread, where torch can watch over them.
         with hold_signals():
             self._iterator = iter(self.loader)
+        if self.device.type == "cpu" and not self.ahead:
+            self._batches = self._iterator  # nothing to move, and nothing to hide
+            return self
         source = self._moved(self._iterator)
         if self.ahead:
             source = self._background = BackgroundGenerator(source, max_prefetch=self.ahead)

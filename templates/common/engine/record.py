@@ -182,7 +182,8 @@ class LossWindow:
     def read(self) -> dict[str, list[float]]:
         """Returns each batch's mean of each term, read back from the device."""
         for name in self._new[0] if self._new else ():
-            means = torch.stack([terms[name] for terms in self._new]).mean(dim=1).tolist()
+            values = torch.cat([terms[name] for terms in self._new])
+            means = values.view(len(self._new), -1).mean(dim=1).tolist()
             self._past[name] = self._past.get(name, []) + means
         self._new = []
         return self._past

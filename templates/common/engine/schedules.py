@@ -8,7 +8,26 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def build_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total_steps: int) -> LambdaLR:
+class StepSchedule(LambdaLR):
+    """A LambdaLR that is stepped often: of its `step` it does what changes the rates, no more."""
+
+    def step(self, epoch: int | None = None) -> None:
+        """Goes on to the next step's rates, or to those of step `epoch`."""
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self._last_lr = []
+        groups = self.optimizer.param_groups
+        for group, base, factor in zip(groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = base * factor(self.last_epoch)
+            self._last_lr.append(group["lr"])
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up the saved place in the schedule; the rates follow from today's flags."""
+        self.step(state["last_epoch"])
+
+
+def build_scheduler(
+    optimizer: Optimizer, schedule: str, warmup: int, total_steps: int
+) -> StepSchedule:
     """Returns a scheduler that rises over `warmup` steps, then follows `schedule` to `total_steps`.
 
     Args:
@@ -28,15 +47,4 @@ def build_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total_step
             return 1 - progress
         return 1.0
 
-    return LambdaLR(optimizer, factor)
-
-
-def restore_scheduler(scheduler: LambdaLR, state: Mapping[str, Any]) -> None:
-    """Takes up the saved place in the schedule; the rates themselves follow from today's flags."""
-    scheduler.load_state_dict(dict(state) | {"base_lrs": scheduler.base_lrs})
-    rates = [
-        base * factor(scheduler.last_epoch)
-        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    ]
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    return StepSchedule(optimizer, factor)

@@ -17,7 +17,7 @@ from engine.distributed import amp_dtype
 from engine.divergence import StepGuard
 from engine.reproducibility import get_rng_state, set_rng_state
 from engine.resume import check_changes, fingerprint, place_in_epoch
-from engine.schedules import build_scheduler, restore_scheduler
+from engine.schedules import build_scheduler
 from engine.weights import load_model
 
 
@@ -148,7 +148,7 @@ class TrainingState:
             state = copy_to_cpu(checkpoint["optimizers"][name]["state"])
             optimizer.load_state_dict({"state": state, "param_groups": groups})
         for name, scheduler in self.schedulers.items():
-            restore_scheduler(scheduler, checkpoint["schedulers"][name])
+            scheduler.restore(checkpoint["schedulers"][name])
         self.scaler.load_state_dict(checkpoint["scaler"])
         if self.ema is not None and checkpoint["ema"] is not None:
             load_model(self.ema.module, checkpoint["ema"]["model"])

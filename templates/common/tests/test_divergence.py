@@ -23,7 +23,9 @@ def test_window_averages_what_was_read_before_a_cut() -> None:
 def test_window_leaves_out_what_was_not_applied() -> None:
     window = LossWindow({})
     for value in (1.0, math.nan, 3.0):
-        window.append({"loss": torch.tensor([value, value]), "nothing": torch.tensor([math.inf])})
+        window.append(
+            {"loss": torch.tensor([value, value]), "nothing": torch.tensor([math.inf, 0.0])}
+        )
     assert window.means() == {"loss": 2.0}
 
 
