@@ -11,6 +11,7 @@ See benchmarks/README.md for what the numbers mean.
 import argparse
 import gc
 import importlib
+import itertools
 import json
 import math
 import statistics
@@ -150,7 +151,7 @@ def train_from(trainer: Any, loader: MemoryLoader) -> None:
 
 
 def measure_speed(
-    project: Project, folder: Path, rounds: int, network: str, workers: int, rivals: Rivals
+    project: Project, folder: Path, rounds: int, flags: Sequence[str], rivals: Rivals
 ) -> dict[str, dict[str, float]]:
     """Measures images/s of train.py on files, and its ratios to other loops.
 
@@ -159,9 +160,8 @@ def measure_speed(
         DataLoader on the same files, the shortest loop), "of <rival>" (the same, by its loop) and
         "efficiency" (what train.py shows): median, minimum and maximum.
     """
-    flags = ["--batch_size", str(BATCH_SIZE), "--num_workers", str(workers), *NETWORKS[network]]
-    run_dir = folder / f"run-{network}-{workers}"
-    options = project.parse(folder / "data", run_dir, *flags)
+    run_dir = Path(tempfile.mkdtemp(dir=folder))
+    options = project.parse(folder / "data", run_dir, "--batch_size", str(BATCH_SIZE), *flags)
     with terminal(), build_trainer(project, options) as trainer:
         shown = collect_efficiency(trainer)
         loaders = {name: build_plain_loader(trainer) for name in ("plain", *rivals)}
@@ -234,12 +234,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         print_saving(results["saving"], SAVE_EVERY)
     if arguments.part in (None, "speed"):
         rivals = importlib.import_module("rivals").RIVALS if arguments.rivals else {}
-        results["speed"] = [
-            {"network": network, "workers": workers}
-            | measure_speed(project, folder, arguments.rounds, network, workers, rivals)
-            for network in NETWORKS
-            for workers in WORKERS
-        ]
+        results["speed"] = []
+        for network, workers in itertools.product(NETWORKS, WORKERS):
+            flags = [*NETWORKS[network], "--num_workers", str(workers), "--cache", arguments.cache]
+            speed = measure_speed(project, folder, arguments.rounds, flags, rivals)
+            results["speed"].append({"network": network, "workers": workers} | speed)
         print_speed(results["speed"])
     return results
 
@@ -255,6 +254,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 500, or 20)")
     parser.add_argument("--files", type=int, help="for the speed (default: 10048, or 256)")
     parser.add_argument("--rivals", action="store_true", help="of the speed: see rivals.py")
+    parser.add_argument("--cache", default="auto", help="of the speed: train.py's flag")
     parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
     arguments = parser.parse_args()

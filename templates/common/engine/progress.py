@@ -16,29 +16,34 @@ _END = object()
 
 
 class EfficiencyMeter:
-    """Measures compute efficiency: the share of the time that was not spent waiting for data.
+    """Measures compute efficiency: the share of the time in which steps were computed.
 
-    On the CPU the wait is the time inside `next(batches)`. On CUDA the host runs ahead of the
-    device, so its waits say little: there two events a step bracket the device's idle time, from
-    the end of one step to the start of the next. They are read a window later, when the device has
-    long passed them, so that the measurement never holds the device up.
+    On the CPU it is the main thread's own time in the steps: what workers that share its cores
+    take from it is time lost to data, as is what it spends inside `next(batches)`. On CUDA the host
+    runs ahead of the device, so its times say little: there two events a step bracket the device's
+    idle time, from the end of one step to the start of the next. They are read a window later, when
+    the device has long passed them, so that the measurement never holds the device up.
 
     Args:
         device: where the steps are computed.
         clock: returns seconds; a test puts its own in its place.
+        own_clock: returns the seconds that this thread was on a core; likewise.
     """
 
     def __init__(
-        self, device: torch.device, clock: Callable[[], float] = time.perf_counter
+        self,
+        device: torch.device,
+        clock: Callable[[], float] = time.perf_counter,
+        own_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._clock = clock
+        self._clock, self._own_clock = clock, own_clock
         self._idle = _CudaIdle(device) if device.type == "cuda" else None
-        self._share: float | None = None  # of the last window, spent waiting
+        self._share: float | None = None  # of the last window, lost to data
         self._advised = False
         self._restart()
 
     def _restart(self) -> None:
-        self._waited = self._total = 0.0
+        self._computed = self._total = 0.0
         self._steps = 0
 
     def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -46,15 +51,15 @@ class EfficiencyMeter:
         iterator = iter(batches)
         started, first = self._clock(), True
         while (batch := next(iterator, _END)) is not _END:
-            ready = self._clock()
             if self._idle:
                 self._idle.step_starts(first)
+            own = self._own_clock()
             yield batch
-            done = self._clock()
+            own, done = self._own_clock() - own, self._clock()
             if self._idle:
                 self._idle.step_ends()
             if not first:
-                self._waited += ready - started
+                self._computed += own
                 self._total += done - started
                 self._steps += 1
             started, first = done, False
@@ -64,11 +69,11 @@ class EfficiencyMeter:
 
         On CUDA the efficiency is that of the window before.
         """
-        waited, total, steps = self._waited, self._total, self._steps
+        computed, total, steps = self._computed, self._total, self._steps
         self._restart()
         if not total:
             return {}
-        self._share = self._idle.share(total) if self._idle else waited / total
+        self._share = self._idle.share(total) if self._idle else max(0.0, 1 - computed / total)
         speed = {"images/s": steps * batch_size / total}
         return speed if self._share is None else {"efficiency": 1 - self._share} | speed
 
@@ -77,7 +82,7 @@ class EfficiencyMeter:
         if self._advised or self._share is None or self._share <= STARVED:
             return None
         self._advised = True
-        line = f"{self._share:.0%} of the time went into waiting for data: "
+        line = f"{self._share:.0%} of the time went into data: "
         cache = getattr(options, "cache", None)
         if cache == "device":
             return f"{line}the first epoch decodes the images"
