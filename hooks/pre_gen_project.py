@@ -56,6 +56,13 @@ FrechetInceptionDistance Generator GeneratorLoss GradientPenalty ImageFolder Inc
 KernelDistance LOSSES Linear MeanMetric Metric MetricCollection Model NETWORKS Optimizer Parse Path
 SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserError
 """.split(),
+    "translator": """
+Adam AdaptiveInstanceNorm Any Augmentation ConvBlock DiscriminatorLoss FeatureMatchingLoss
+Generator GeneratorLoss MetricCollection MultiscaleDiscriminator Optimizer PairFolder
+PatchDiscriminator PeakSignalNoiseRatio PerceptualLoss PixelLoss ResnetBlock SHOWN STYLES Sequence
+StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor UpBlock
+UserError Vgg19 WEIGHTS
+""".split(),
 }
 # </refresh>
 
