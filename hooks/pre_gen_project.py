@@ -57,11 +57,12 @@ KernelDistance LOSSES Linear MeanMetric Metric MetricCollection Model NETWORKS O
 SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserError
 """.split(),
     "translator": """
-Adam AdaptiveInstanceNorm Any Augmentation ConvBlock DiscriminatorLoss FeatureMatchingLoss
-Generator GeneratorLoss MetricCollection MultiscaleDiscriminator Optimizer PairFolder
-PatchDiscriminator PeakSignalNoiseRatio PerceptualLoss PixelLoss ResnetBlock SHOWN STYLES Sequence
-StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor UpBlock
-UserError Vgg19 WEIGHTS
+Adam AdaptiveInstanceNorm Any Augmentation BadImageError ConvBlock DiscriminatorLoss
+FeatureMatchingLoss Generator GeneratorLoss Image Metric MetricCollection Model
+MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchDiscriminator Path
+PeakSignalNoiseRatio PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
+StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
+UpBlock UserError Vgg19 WEIGHTS
 """.split(),
 }
 # </refresh>

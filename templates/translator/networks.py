@@ -10,6 +10,10 @@ from torch.nn import functional
 from layers import ConvBlock, ResnetBlock, StyledResnetBlock, UpBlock, normalization
 from ops import enlarge, freeze, initialize_weights, initialize_without_norms
 
+# Of what is added to an enlarged image, which is small: a step of Adam, which moves every weight by
+# as much, would move the sum over the last kernel by more than there is to correct.
+SHARE = 0.1
+
 
 class Generator(nn.Module):
     """Images to images: the global generator of Wang et al. 2018, section 3.2.
@@ -83,7 +87,7 @@ class Generator(nn.Module):
         for block in self.blocks:
             x = block(x, style) if self.style_size else block(x)
         change: Tensor = self.decoder(x)
-        return base + change if self.residual else change.tanh()
+        return base + SHARE * change if self.residual else change.tanh()
 
     @property
     def reach(self) -> int:
