@@ -220,13 +220,13 @@ class Pix2PixHD(nn.Module):
 
         Large images are made in parts that overlap.
         """
-        floats = to_floats(inputs, self.shown_styles.dtype)
         styles: dict[str, Tensor | None] = {"image": None}
         if self.style_encoder is not None:
             styles |= {f"style_{number}": code for number, code in enumerate(self.shown_styles, 1)}
         results: list[dict[str, Any]] = []
-        for image in floats:
-            made = {name: self._translate(image[None], code) for name, code in styles.items()}
+        for image in inputs:
+            floats = to_floats(image[None], self.shown_styles.dtype)
+            made = {name: self._translate(floats, code) for name, code in styles.items()}
             results.append({name: to_bytes(each[0]) / 255 for name, each in made.items()})
         return results
 
@@ -252,7 +252,7 @@ def load_vgg19(path: str | None) -> Vgg19:
     if path is None:
         try:
             return Vgg19(VGG19_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # of the network, of a download cut short
             raise UserError(
                 f"--perceptual: the weights of VGG19 cannot be fetched ({error}); name a file of "
                 "them with --vgg_weights, or give --perceptual 0"
@@ -277,11 +277,9 @@ def _check(options: argparse.Namespace) -> None:
         side = getattr(options, name)
         is_whole = side % multiple == 0 and side >= max(8, 2 * multiple)
         allowed[name] = is_whole, f"a multiple of {multiple}, {max(8, 2 * multiple)} or more"
-    smallest = min(options.img_size, options.crop_size) // 2 ** max(0, options.discriminators - 1)
-    allowed["discriminators"] = (
-        options.discriminators >= 1 and smallest >= 2,
-        "1 or more; the last sees 2 pixels",
-    )
+    side = min(options.img_size, options.crop_size)
+    most = int(math.log2(max(2, side)))  # the last discriminator must see 2 pixels to each side
+    allowed["discriminators"] = 1 <= options.discriminators <= most, f"1 to {most}"
     for name in ("width", "width_discriminator"):
         allowed[name] = getattr(options, name) >= 1, "1 or more"
     for name in ("blocks", "style_size", *WEIGHTS, "lr_discriminator"):
@@ -289,5 +287,7 @@ def _check(options: argparse.Namespace) -> None:
     for name, (is_allowed, limits) in allowed.items():
         if not is_allowed:
             raise UserError(f"--{name} {getattr(options, name)}: give {limits}")
+    if options.perceptual and side < 16:
+        raise UserError(f"--perceptual: VGG19 sees no less than 16 pixels; --crop_size is {side}")
     if not any(getattr(options, name) for name in WEIGHTS[:-1]):
         raise UserError("--pixel 0: one of the weights of the losses must be more than 0")

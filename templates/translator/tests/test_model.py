@@ -270,11 +270,17 @@ def test_what_is_exported_translates(model: Model) -> None:
         "--pixel=-1",
         "--beta1=1",
         "--discriminators=0",
+        "--discriminators=5",
     ],
 )
 def test_flag_out_of_range_is_one_line(parse: Parse, flag: str) -> None:
     with pytest.raises(UserError, match=f"{flag.replace('=', ' ')}.*: give "):
         Model(parse(flag), [])
+
+
+def test_vgg19_sees_no_small_crops(parse: Parse) -> None:
+    with pytest.raises(UserError, match="--perceptual: VGG19 sees no less than 16 pixels"):
+        Model(parse("--perceptual=1", "--crop_size=8"), [])
 
 
 def test_something_must_be_learned(parse: Parse) -> None:
