@@ -58,9 +58,9 @@ SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserError
 """.split(),
     "translator": """
 Adam AdaptiveInstanceNorm Any Augmentation BadImageError ConvBlock DiscriminatorLoss
-FeatureMatchingLoss Generator GeneratorLoss Image Metric MetricCollection Model
-MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchDiscriminator Path
-PeakSignalNoiseRatio PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
+FeatureMatchingLoss Generator GeneratorLoss Image MeanSignalNoiseRatio Metric MetricCollection
+Model MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchDiscriminator Path
+PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
 StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
 UpBlock UserError Vgg19 WEIGHTS
 """.split(),

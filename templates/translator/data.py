@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="train on random crops of N pixels of the target; --img_size or more: on all of it",
     )
+    parser.add_argument(
+        "--turn",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="turn training pairs by quarter turns; where up and down look much the same",
+    )
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,20 +56,21 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Augmentation:
-    """Crop and flip: what is done to decoded training pairs, a whole batch at once.
+    """Crop, flip, turn: what is done to decoded training pairs, a whole batch at once.
 
     Both images of a pair are changed by the same draws.
     """
 
-    draws = 3  # random numbers for each pair
+    draws = 4  # random numbers for each pair
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.scale = options.scale
         self.crop = min(options.crop_size, options.img_size)
         self.flip = options.flip
+        self.turn = options.turn
 
     def __call__(self, inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the pairs, uint8 (N, C, H, W) and scale times larger, changed by draws (N, 3)."""
+        """Returns the pairs, uint8 (N, C, H, W) and scale times larger, changed by draws (N, 4)."""
         side, kept = inputs.shape[-1], self.crop // self.scale  # in pixels of the input
         if kept < side:
             corners = (draws[:, :2] * (side - kept + 1)).long()
@@ -71,7 +78,17 @@ class Augmentation:
             targets = crop(targets, corners * self.scale, kept * self.scale)
         if self.flip:
             inputs, targets = (flip(images, draws[:, 2] < 0.5) for images in (inputs, targets))
+        if self.turn:
+            turns = (draws[:, 3] * 4).long()
+            inputs, targets = (turn(images, turns) for images in (inputs, targets))
         return inputs, targets
+
+
+def turn(images: Tensor, turns: Tensor) -> Tensor:
+    """Turns each square image, (N, C, S, S), to the left by its number of quarter turns, (N,)."""
+    turns = turns[:, None, None, None]
+    images = torch.where(turns % 2 == 1, images.rot90(1, (2, 3)), images)
+    return torch.where(turns >= 2, images.flip(2, 3), images)
 
 
 def crop(images: Tensor, corners: Tensor, side: int) -> Tensor:

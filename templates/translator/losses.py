@@ -1,6 +1,7 @@
-"""Losses, one value per sample. Whoever splits a batch over devices gets the same mean loss.
+"""Losses, one value per sample, and a measure of a test that torchmetrics has not.
 
-Scores are logits, one for each patch of an image, and a map of them for each scale.
+Whoever splits a batch over devices gets the same mean loss. Scores are logits, one for each patch
+of an image, and a map of them for each scale.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import Metric
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 Maps = Sequence[Sequence[Tensor]]  # of each scale, the maps of a discriminator, scores last
 
@@ -135,3 +138,32 @@ class StyleLoss(nn.Module):
     def forward(self, styles: Tensor) -> Tensor:
         """Maps codes (N, style_size) to losses (N,)."""
         return 0.5 * styles.square().sum(dim=1)
+
+
+class MeanSignalNoiseRatio(Metric):
+    """PSNR, in decibels, averaged over images, as papers on super-resolution do.
+
+    torchmetrics' own would be infinite once a single image has no error at all.
+    """
+
+    higher_is_better, is_differentiable, full_state_update = True, False, False
+    most = 100.0  # decibels that an image without errors counts for
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Takes images with values from 0 to 255, each (N, C, H, W)."""
+        ratios = peak_signal_noise_ratio(
+            output, target, data_range=255.0, dim=(1, 2, 3), reduction="none"
+        )
+        self.total += ratios.clamp(max=self.most).sum()
+        self.count += len(output)
+
+    def compute(self) -> Tensor:
+        """Returns the mean, ()."""
+        return (self.total / self.count).float()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 from torchvision.models import VGG19_Weights
 from torchvision.utils import make_grid
 
@@ -22,6 +22,7 @@ from losses import (
     DiscriminatorLoss,
     FeatureMatchingLoss,
     GeneratorLoss,
+    MeanSignalNoiseRatio,
     PerceptualLoss,
     PixelLoss,
     StyleLoss,
@@ -177,8 +178,7 @@ class Pix2PixHD(nn.Module):
         """Returns what a test measures, of the output and of the (enlarged) input, its "base"."""
         metrics: dict[str, Metric | MetricCollection] = {}
         for prefix in ("", "base_"):
-            # By the errors of all pixels together; the mean of each image's would have no bound.
-            metrics[f"{prefix}psnr"] = PeakSignalNoiseRatio(data_range=255.0)
+            metrics[f"{prefix}psnr"] = MeanSignalNoiseRatio()
             metrics[f"{prefix}ssim"] = StructuralSimilarityIndexMeasure(data_range=255.0)
         return MetricCollection(metrics, compute_groups=False)  # they are updated one by one
 

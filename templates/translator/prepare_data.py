@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help
 SCALE = 4  # of superres and fake: sides of a target, in sides of its input
 TILE = 96  # side of a target, in pixels
 STEP = 32  # between training tiles, which overlap; those of the test do not
+SHRUNK = 1.0, 0.75, 0.5  # sizes of a photograph at which it is cut into training tiles
 HELD_OUT = 192, 384  # columns of the photographs, 640 pixels wide, that the test is made of
 
 Tile = tuple[str, "Image.Image"]  # the split, and a target
@@ -88,15 +89,23 @@ def cut_photographs() -> Iterator[Tile]:
             "the photographs come with scikit-learn: pip install -e '.[demo]'"
         ) from None
     for pixels in load_sample_images().images:  # (427, 640, 3)
-        height, width, _ = pixels.shape
-        parts = {"train": [(0, HELD_OUT[0]), (HELD_OUT[1], width)], "test": [HELD_OUT]}
-        for split, columns in parts.items():
-            step = STEP if split == "train" else TILE
-            for start, end in columns:
-                for left in range(start, end - TILE + 1, step):
-                    for top in range(0, height - TILE + 1, step):
-                        tile = pixels[top : top + TILE, left : left + TILE]
-                        yield split, Image.fromarray(tile)
+        photograph = Image.fromarray(pixels)
+        width, height = photograph.size
+        for left, right in ((0, HELD_OUT[0]), (HELD_OUT[1], width)):
+            part = photograph.crop((left, 0, right, height))
+            for share in SHRUNK:
+                size = round(share * part.width), round(share * part.height)
+                smaller = part.resize(size, Image.Resampling.BICUBIC)
+                yield from (("train", tile) for tile in cut(smaller, STEP))
+        middle = photograph.crop((HELD_OUT[0], 0, HELD_OUT[1], height))
+        yield from (("test", tile) for tile in cut(middle, TILE))
+
+
+def cut(image: "Image.Image", step: int) -> Iterator["Image.Image"]:
+    """Yields the square tiles of an image, so many pixels apart; what is left over is left out."""
+    for left in range(0, image.width - TILE + 1, step):
+        for top in range(0, image.height - TILE + 1, step):
+            yield image.crop((left, top, left + TILE, top + TILE))
 
 
 def cut_blobs() -> Iterator[Tile]:

@@ -130,7 +130,8 @@ def draw(training_set: data.PairFolder, draws: Tensor) -> tuple[Tensor, Tensor]:
 def test_both_images_are_cropped_and_mirrored_alike(tree: Path) -> None:
     gradients(tree)
     training_set, test_set = data.build_datasets(parse("--crop_size=4", "--flip", path=tree))
-    draws = torch.tensor([[0.0, 0.0, 0.9], [0.99, 0.0, 0.9], [0.4, 0.99, 0.9], [0.0, 0.5, 0.1]])
+    corner_draws = torch.tensor([[0.0, 0.0], [0.99, 0.0], [0.4, 0.99], [0.0, 0.5]])
+    draws = torch.cat([corner_draws, torch.tensor([[0.9, 0.0]] * 3 + [[0.1, 0.0]])], dim=1)
     inputs, targets = draw(training_set, draws)
     assert inputs.shape == (4, 3, 2, 2)
     assert targets.shape == (4, 3, 4, 4)
@@ -144,10 +145,20 @@ def test_both_images_are_cropped_and_mirrored_alike(tree: Path) -> None:
     assert test_set[0][1].shape == (3, SIZE, SIZE)
 
 
+def test_both_images_are_turned_alike(tree: Path) -> None:
+    gradients(tree)
+    training_set, _ = data.build_datasets(parse("--turn", path=tree))
+    inputs, targets = draw(training_set, torch.tensor([[0.0, 0.0, 0.9, n / 4] for n in range(4)]))
+    plain, _ = data.build_datasets(parse(path=tree))
+    for number in range(4):
+        for turned, image in zip((inputs, targets), plain[0], strict=True):
+            assert torch.equal(turned[number], torch.rot90(image, number, (1, 2)))
+
+
 def test_crop_as_large_as_the_image_takes_all_of_it(tree: Path) -> None:
     gradients(tree)
     training_set, test_set = data.build_datasets(parse("--crop_size=64", path=tree))
-    inputs, targets = draw(training_set, torch.rand(1, 3))
+    inputs, targets = draw(training_set, torch.rand(1, 4))
     assert torch.equal(inputs[0], test_set[0][0])
     assert torch.equal(targets[0], test_set[0][1])
 
@@ -194,12 +205,15 @@ def test_fingerprint_tells_files_and_flags(tree: Path) -> None:
     def fingerprint(*flags: str) -> str:
         return data.build_datasets(parse(*flags, path=tree))[0].fingerprint
 
-    prints = [fingerprint(), *map(fingerprint, ("--flip", "--channels=1", "--crop_size=4"))]
+    prints = [
+        fingerprint(),
+        *map(fingerprint, ("--flip", "--turn", "--channels=1", "--crop_size=4")),
+    ]
     assert fingerprint("--cache=ram") == prints[0]
     for kind in ("input", "target"):
         path = tree / "train" / kind / "a" / "0.png"
         path.rename(path.with_name("new.png"))
-    assert len({*prints, fingerprint()}) == 5
+    assert len({*prints, fingerprint()}) == 6
 
 
 def test_workers_take_a_copy(tree: Path) -> None:

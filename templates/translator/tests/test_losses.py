@@ -11,6 +11,7 @@ from losses import (
     DiscriminatorLoss,
     FeatureMatchingLoss,
     GeneratorLoss,
+    MeanSignalNoiseRatio,
     PerceptualLoss,
     PixelLoss,
     StyleLoss,
@@ -102,3 +103,12 @@ def test_half_precision_is_averaged_in_full() -> None:
     assert mean.dtype == torch.float32
     assert mean.item() == pytest.approx((299 * 3 + 60000) / 300, rel=1e-3)
     assert mean_per_sample(values.double()).dtype == torch.float64
+
+
+def test_an_image_without_errors_does_not_hide_the_others() -> None:
+    metric, target = MeanSignalNoiseRatio(), torch.zeros(2, 3, 4, 4)
+    output = target.clone()
+    output[1] = 25.5  # a tenth of the range: 20 dB
+    metric.update(output, target)
+    torch.testing.assert_close(metric.compute(), torch.tensor(60.0))
+    assert metric.higher_is_better
