@@ -54,9 +54,9 @@ class Pix2PixHD(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(batch_size=16, img_size=96, lr=5e-4)
+        parser.set_defaults(batch_size=8, img_size=96, lr=5e-4)
         add, switch = parser.add_argument, argparse.BooleanOptionalAction
-        add("--width", type=int, default=32, help="channels of the generator's largest maps")
+        add("--width", type=int, default=16, help="channels of the generator's largest maps")
         add("--downsamplings", type=int, default=2, help="how often it halves the side")
         add("--blocks", type=int, default=4, help="its residual blocks")
         add(
