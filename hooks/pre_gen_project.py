@@ -56,6 +56,14 @@ FrechetInceptionDistance Generator GeneratorLoss GradientPenalty ImageFolder Inc
 KernelDistance LOSSES Linear MeanMetric Metric MetricCollection Model NETWORKS Optimizer Parse Path
 SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserError
 """.split(),
+    "translator": """
+Adam AdaptiveInstanceNorm Any Augmentation BadImageError ConvBlock DiscriminatorLoss
+FeatureMatchingLoss Generator GeneratorLoss Image MeanSignalNoiseRatio Metric MetricCollection
+Model MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchDiscriminator Path
+PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
+StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
+UpBlock UserError Vgg19 WEIGHTS
+""".split(),
 }
 # </refresh>
 

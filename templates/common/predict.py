@@ -3,7 +3,7 @@
 
 import argparse
 import sys
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 from engine.options import Parser, add_arguments_of, add_checkpoint_arguments
@@ -40,10 +40,11 @@ def main(options: argparse.Namespace) -> None:
         export(model, Path(options.export))
     model.to(device)
     inputs = data.read_inputs(options, argparse.Namespace(**checkpoint["options"]))
-    while chunk := list(islice(inputs, options.batch_size)):
-        results = model.predict(torch.stack([each for _, each in chunk]).to(device))
-        for (path, _), result in zip(chunk, results, strict=True):
-            print(f"{path}: {describe(result, path, Path(options.output_dir))}")
+    for _, alike in groupby(inputs, key=lambda pair: pair[1].shape):  # they may differ in size
+        while chunk := list(islice(alike, options.batch_size)):
+            results = model.predict(torch.stack([each for _, each in chunk]).to(device))
+            for (path, _), result in zip(chunk, results, strict=True):
+                print(f"{path}: {describe(result, path, Path(options.output_dir))}")
 
 
 def describe(result: dict[str, object], path: Path, folder: Path) -> str:

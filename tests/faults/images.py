@@ -85,6 +85,27 @@ def one_test_image(root: Path) -> None:
         path.unlink()
 
 
+def no_twin(root: Path) -> None:
+    """Takes one target away."""
+    (root / "train" / "target" / "cat" / "a b 0.png").unlink()
+
+
+def another_scale(root: Path) -> None:
+    """Makes the first target twice as large."""
+    path = root / "train" / "target" / "cat" / "a b 0.png"
+    Image.fromarray(PIXELS).resize((32, 32)).save(path)
+
+
+def make_pairs(root: Path) -> None:
+    """Makes of each image its own target."""
+    for split in root.iterdir():
+        names = [path.name for path in split.iterdir()]
+        for name in names:
+            shutil.copytree(split / name, split / "target" / name, symlinks=True)
+            (split / "input").mkdir(exist_ok=True)
+            (split / name).rename(split / "input" / name)
+
+
 def exif() -> bytes:
     """Returns the note of a camera that was held upright."""
     note = Image.Exif()
@@ -126,11 +147,20 @@ FAULTS_OF: dict[str, dict[str, tuple[Callable[[Path], None], int, str]]] = {
         "folder only in the test": (surplus, 0, ""),
         "one test image": (one_test_image, 2, "test: one image only; put two or more there"),
     },
+    "translator": {
+        "image without its twin": (no_twin, 2, "cat/a b 0.png: no image of this name in"),
+        "no targets": (remove("test", "target"), 2, "test/target: no images"),
+        "another scale": (another_scale, 2, "its target 32: give 2"),
+    },
 }
 
 
-# Flags that a variant needs on this tree: its samples are measured without a network made for it.
-FLAGS_OF = {"classifier": (), "gan": ("--features=random",)}
+# Flags that a variant needs on this tree: its samples are measured without a network made for it,
+# its inputs are as large as their targets.
+FLAGS_OF = {"classifier": (), "gan": ("--features=random",), "translator": ("--scale=1",)}
+
+# How a variant wants the tree; faults of its own come after that, those of all before it.
+ARRANGE_OF = {"translator": make_pairs}
 
 
 def start(place: Range, root: Path, *flags: str) -> Victim:
@@ -139,15 +169,23 @@ def start(place: Range, root: Path, *flags: str) -> Victim:
     return place.start(place.new("on-bad-data"), *flags)
 
 
+def tree_with(place: Range, fault: Callable[[Path], None], last: bool) -> Path:
+    """Makes a tree as the variant wants it, with a fault, which comes first or last."""
+    root = place.new("tree")
+    make_tree(root)
+    arrange = ARRANGE_OF.get(place.project.name, lambda _: None)
+    for change in (arrange, fault) if last else (fault, arrange):
+        change(root)
+    return root
+
+
 def bad_images(place: Range, draw: random.Random, count: int) -> Iterator[str]:
     """Trains on a small tree with each fault in turn, with workers and without."""
     del draw, count
-    faults = FAULTS | FAULTS_OF[place.project.name]
-    for name, (fault, status, words) in faults.items():
+    own = FAULTS_OF[place.project.name]
+    for name, (fault, status, words) in (FAULTS | own).items():
         for workers in ("--num_workers=0", "--num_workers=2"):
-            root = place.new("tree")
-            make_tree(root)
-            fault(root)
+            root = tree_with(place, fault, name in own)
             victim = start(place, root, workers, "--max_steps=100", "--epochs=2")
             end = victim.end()
             if status:
@@ -162,13 +200,13 @@ def bad_images(place: Range, draw: random.Random, count: int) -> Iterator[str]:
 
 def removed_while_training(place: Range) -> Iterator[str]:
     """Removes the images once the training runs."""
-    root = place.new("tree")
-    make_tree(root)
+    root = tree_with(place, lambda _: None, last=False)
     flags = ["--max_steps=0", "--epochs=100000", "--num_workers=2", "--cache=off"]
     victim = start(place, root, *flags)
     while not (place.folder / "on-bad-data" / "metrics.jsonl").exists():
         if victim.wait(0.02) is not None:
             raise AttackError(victim.output(2))
-    shutil.rmtree(root / "train" / "cat")
-    expect_line(victim, victim.end(), 2, "train/cat/a b ")
+    for folder in [path for path in (root / "train").rglob("cat") if path.is_dir()]:
+        shutil.rmtree(folder)
+    expect_line(victim, victim.end(), 2, "/cat/a b ")
     yield "files removed while training"

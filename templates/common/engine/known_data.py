@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help
 
 # The split, the class, and the image or the file that holds it.
 Example = tuple[str, str, "Image.Image | Path"]
+Counts = dict[str, int]  # of images, per split
 
 # Of torchvision.datasets; each downloads both splits.
 DOWNLOADS = {
@@ -33,7 +34,7 @@ FAKE_IMAGES = {"train": 64, "test": 16}  # per class
 
 
 def write(dataset: str, place: str, complete: Callable[[Path], None] | None = None) -> None:
-    """Writes the tree beside its place, then renames it: it is there as a whole or not at all.
+    """Writes a data set as folders of images.
 
     Args:
         dataset: "digits", "fake", or one of `DOWNLOADS`.
@@ -43,6 +44,28 @@ def write(dataset: str, place: str, complete: Callable[[Path], None] | None = No
     Raises:
         UserError: the place is taken, or the data cannot be had or written.
     """
+
+    def fill(tree: Path) -> Counts:
+        counts = write_tree(find_examples(dataset, tree.parent / "downloads"), tree)
+        if complete:
+            complete(tree)
+        return counts
+
+    counts = write_whole(place, fill)
+    written = ", ".join(f"{count} {split}" for split, count in counts.items())
+    print(f"{dataset} is in {Path(place).absolute()}: {written} images")
+
+
+def write_whole(place: str, fill: Callable[[Path], Counts]) -> Counts:
+    """Writes a tree beside its place, then renames it: it is there as a whole or not at all.
+
+    Args:
+        place: where the tree will be.
+        fill: writes the tree, and what it needs for that beside it; what it returns is returned.
+
+    Raises:
+        UserError: the place is taken, or cannot be written.
+    """
     target = Path(place).absolute()
     refuse_taken(target)
     try:
@@ -50,17 +73,14 @@ def write(dataset: str, place: str, complete: Callable[[Path], None] | None = No
         nearest = next(parent for parent in target.parents if parent.is_dir())
         with tempfile.TemporaryDirectory(dir=nearest, prefix=".unfinished-") as folder:
             tree = Path(folder) / "tree"
-            counts = write_tree(find_examples(dataset, Path(folder) / "downloads"), tree)
-            if complete:
-                complete(tree)
+            counts = fill(tree)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():  # and is empty: Windows does not rename over a folder
                 target.rmdir()
             tree.rename(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from None
-    written = ", ".join(f"{count} {split}" for split, count in counts.items())
-    print(f"{dataset} is in {target}: {written} images")
+    return counts
 
 
 def refuse_taken(target: Path) -> None:
@@ -88,7 +108,7 @@ def find_examples(dataset: str, folder: Path) -> Iterable[Example]:
     return download_arrays(dataset, folder)
 
 
-def write_tree(examples: Iterable[Example], tree: Path) -> dict[str, int]:
+def write_tree(examples: Iterable[Example], tree: Path) -> Counts:
     """Writes <tree>/<split>/<class>/, images as PNG, and returns the number of files per split."""
     counts = dict.fromkeys(("train", "test"), 0)
     for split, name, image in tqdm(examples, desc="writing", unit="image", disable=None):
