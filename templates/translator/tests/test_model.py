@@ -23,6 +23,10 @@ Model = Pix2PixHD
 SMALL = ("--width=4", "--width_discriminator=4", "--blocks=1")
 PIXELS_ALONE = ("--adversarial=0", "--feature_matching=0")
 NETWORKS = ("generator", "discriminator")
+# Flags that make each kind of loss, of a model that is small.
+LOSS_FLAGS = [[*SMALL, f"--loss={loss}"] for loss in ("lsgan", "hinge", "vanilla")]
+# 16, since torch draws normal numbers by sixteens: fewer would depend on how many there are.
+LOSS_FLAGS += [[*SMALL, *PIXELS_ALONE], [*SMALL, "--norm=batch", "--style_size=16"]]
 
 
 @pytest.fixture
