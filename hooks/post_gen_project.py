@@ -38,8 +38,9 @@ tests/test_augment.py tests/test_cache.py tests/test_checkpoint.py tests/test_da
 tests/test_divergence.py tests/test_engine.py tests/test_exits.py tests/test_files.py
 tests/test_images.py tests/test_known_data.py tests/test_layers.py tests/test_loading.py
 tests/test_losses.py tests/test_memory.py tests/test_model.py tests/test_networks.py
-tests/test_ops.py tests/test_predict.py tests/test_prefetch.py tests/test_prepare_data.py
-tests/test_record.py tests/test_resume.py tests/test_scripts.py tests/test_train.py train.py
+tests/test_ops.py tests/test_parallel.py tests/test_predict.py tests/test_prefetch.py
+tests/test_prepare_data.py tests/test_record.py tests/test_resume.py tests/test_scripts.py
+tests/test_train.py train.py
 """.split()
 # </refresh>
 EXPECTED = [f"{MODEL}.py", *FILES]

@@ -32,17 +32,17 @@ types-tqdm
 """.split()
 MODULES = """
 PIL conftest data engine layers losses networks numpy onnxruntime onnxscript ops predict
-prefetch_generator prepare_data pytest sklearn tensorboardX test tests torch torchmetrics
-torchvision tqdm train
+prefetch_generator prepare_data pytest sklearn tensorboardX test test_model tests torch
+torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
 Any BackgroundBatches BadImageError CheckedCache Checkpoints Clock DeviceCache DiskCache
-DivergenceError EfficiencyMeter FailedError FakeArrays FakeImagenette FileList FullDisk Half
-ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS
-PICTURES Parser Path PreemptedError READABLE Record ResumableBatchSampler Rows RunLock
-SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList TestListing
-TestReadImage Trainer TrainingLoader TrainingState UserError
+DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette FileList
+FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace NoCache
+Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler
+Rows RunLock SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList
+TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

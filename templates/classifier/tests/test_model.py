@@ -16,6 +16,8 @@ from resnetclassifier import ResNetClassifier
 # By this name, lines stay as long as they are, whatever the model is called.
 Model = ResNetClassifier
 CLASSES = ["ant", "bee", "cat"]
+# Flags that make each kind of loss, of a model that is small.
+LOSS_FLAGS = [["--width=4"], ["--width=4", "--label_smoothing=0"]]
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ from dcgan import DCGAN
 Model = DCGAN
 LOSSES = ("vanilla", "lsgan", "hinge", "wgan-gp")
 NETWORKS = ("generator", "discriminator")
+# Flags that make each kind of loss, of a model that is small.
+LOSS_FLAGS = [["--width=4", f"--loss={loss}"] for loss in LOSSES]
+LOSS_FLAGS += [["--width=8", "--loss=hinge", "--spectral_norm", "--attention"]]
 
 
 @pytest.fixture

@@ -1,0 +1,172 @@
+"""Gradients on parts of a batch: on replicas, as nn.DataParallel has them, and in two processes."""
+
+import argparse
+import copy
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Parse
+from test_model import LOSS_FLAGS
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from engine.evaluation import evenly_spaced
+
+from train import Trainer
+
+PARTS, SIZE = 2, 3  # devices or processes, and each one's share of the batch
+MODES = (False, True)  # in training, batch normalization sees each part by itself
+
+Gradients = list[Tensor]
+
+
+class DrawnBySample(TorchFunctionMode):
+    """Gives each sample the same noise, whichever part of the batch it comes in.
+
+    Args:
+        first: number of the part's first sample in the whole batch.
+    """
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first, self.calls = first, 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Draws for all samples up to the part's last, and leaves out those before its first."""
+        if func not in (torch.rand, torch.randn):
+            return func(*args, **(kwargs or {}))
+        self.calls += 1
+        generator = torch.Generator().manual_seed(self.calls)
+        wanted = self.first + args[0], *args[1:]
+        return func(*wanted, generator=generator, **(kwargs or {}))[self.first :]
+
+
+class Replicas(nn.DataParallel[nn.Module]):
+    """nn.DataParallel on the CPU: its own replicas; what else it does needs GPUs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self.device_ids, self.output_device = list(range(PARTS)), 0
+        self.src_device_obj = torch.device("cpu")
+
+    def scatter(self, inputs: Any, kwargs: Any, device_ids: Any) -> Any:
+        parts = [take(inputs, number) for number in range(PARTS)]
+        return parts, [kwargs] * len(device_ids)
+
+    def parallel_apply(self, replicas: Any, inputs: Any, kwargs: Any) -> list[Any]:
+        outputs = []
+        for number, replica in enumerate(replicas):
+            assert not list(replica.parameters())  # but copies, through which autograd goes back
+            with DrawnBySample(number * SIZE):
+                outputs.append(replica(*inputs[number], **kwargs[number]))
+        return outputs
+
+    def gather(self, outputs: Any, output_device: Any) -> Any:
+        return {name: torch.cat([each[name] for each in outputs]) for name in outputs[0]}
+
+
+def copy_to_replicas(
+    tensors: Sequence[Tensor], devices: Sequence[Any], detach: bool = False
+) -> list[list[Tensor]]:
+    """In place of the broadcast to GPUs: the gradients of all copies add up in the original."""
+    copies = [[each.clone() for each in tensors] for _ in devices]
+    return [[each.detach() for each in row] for row in copies] if detach else copies
+
+
+def take(batch: Any, number: int) -> Any:
+    """Returns a part of a batch."""
+    return tree_map(lambda each: each[number * SIZE : (number + 1) * SIZE], batch)
+
+
+def build(options: argparse.Namespace, training: bool) -> tuple[Trainer, Any]:
+    """Returns a trainer in double precision, and a batch."""
+    trainer = Trainer(options)
+    trainer.model.double().train(training)
+    return trainer, evenly_spaced(trainer.test_set, PARTS * SIZE)
+
+
+def gradients(trainer: Trainer) -> Gradients:
+    """Returns what is in the parameters, each optimizer's in turn."""
+    found = [each.grad for own in trainer.state.parameters.values() for each in own]
+    return [each for each in found if each is not None]
+
+
+def expected_gradients(trainer: Trainer, batch: Any) -> Gradients:
+    """Returns the mean of the parts' gradients: of each loss, by its own optimizer's parameters."""
+    total: Gradients = []
+    for number in range(PARTS):
+        model = copy.deepcopy(trainer.model)  # what a pass changes in it does not reach the next
+        with DrawnBySample(number * SIZE):
+            terms = model(take(batch, number))
+        found: Gradients = []
+        for name, optimizer in model.build_optimizers(trainer.options).items():
+            own = [each for group in optimizer.param_groups for each in group["params"]]
+            found += torch.autograd.grad(terms[name].mean(), own, retain_graph=True)
+        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+    return [each / PARTS for each in total]
+
+
+def assert_equal(found: Gradients, expected: Gradients) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+    assert any(each.abs().max() > 1e-4 for each in expected)  # or equal would say nothing
+
+
+@pytest.mark.parametrize("flags", LOSS_FLAGS, ids=" ".join)
+def test_one_device(parse: Parse, flags: list[str]) -> None:
+    trainer, batch = build(parse(*flags), training=False)
+    expected = expected_gradients(trainer, batch)
+    with DrawnBySample(0):
+        trainer.backward(batch)
+    assert_equal(gradients(trainer), expected)
+
+
+@pytest.mark.parametrize("training", MODES)
+@pytest.mark.parametrize("flags", LOSS_FLAGS, ids=" ".join)
+def test_replicas(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, flags: list[str], training: bool
+) -> None:
+    module = importlib.import_module("torch.nn.parallel.replicate")  # the name is a function's, too
+    monkeypatch.setattr(module, "_broadcast_coalesced_reshape", copy_to_replicas)
+    trainer, batch = build(parse(*flags), training)
+    expected = expected_gradients(trainer, batch)
+    trainer.parallel_model = Replicas(trainer.model)
+    trainer.backward(batch)
+    assert_equal(gradients(trainer), expected)
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
+def test_two_processes(parse: Parse, tmp_path: Path) -> None:
+    runs = [parse(*flags) for flags in LOSS_FLAGS]
+    multiprocessing.spawn(work, (runs, tmp_path), nprocs=PARTS)
+    for number, options in enumerate(runs):
+        for training in MODES:
+            expected = expected_gradients(*build(options, training))
+            for rank in range(PARTS):
+                found = torch.load(tmp_path / f"{number}-{training}-{rank}.pt")
+                assert_equal(found, expected)
+
+
+def work(rank: int, runs: list[argparse.Namespace], folder: Path) -> None:
+    """Writes the gradients of each run, by DistributedDataParallel, to a file."""
+    torch.set_num_threads(1)
+    place = f"file://{folder / 'rendezvous'}"
+    distributed.init_process_group("gloo", place, rank=rank, world_size=PARTS)
+    for number, options in enumerate(runs):
+        for training in MODES:
+            options.run_dir = str(folder / f"run-{rank}")
+            trainer, batch = build(options, training)
+            trainer.parallel_model = DistributedDataParallel(trainer.model)
+            with DrawnBySample(rank * SIZE):
+                trainer.backward(take(batch, rank))
+            torch.save(gradients(trainer), folder / f"{number}-{training}-{rank}.pt")
+    distributed.destroy_process_group()
