@@ -21,12 +21,12 @@ demo: .venv/ready
 	$(BIN)/cookiecutter . --no-input --output-dir demo project_name='Digit Reader' variant=$(VARIANT)
 	cd $(DEMO) && $(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
 	cd $(DEMO) && $(BIN)/python prepare_data.py
-	cd $(DEMO) && $(BIN)/python train.py --epochs 20 --run_dir $(RUN)
+	cd $(DEMO) && $(BIN)/python train.py --run_dir $(RUN)
 	cd $(DEMO) && $(BIN)/python test.py --path_to_checkpoint $(RUN)/checkpoints/best.pt
 	@echo
 	@echo "The project is in $(DEMO): read its README.md, then train.py."
-	@echo "Curves and pictures: $(BIN)/tensorboard --logdir $(DEMO)/runs"
-	@echo "Confusion matrix:    $(DEMO)/$(RUN)/test/confusion.png"
+	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir $(DEMO)/runs"
+	@echo "Pictures of the test: $(DEMO)/$(RUN)/test"
 
 test: lint
 	$(BIN)/python -m pytest -m 'not slow'

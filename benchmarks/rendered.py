@@ -69,16 +69,20 @@ class Project:
             if inspect.isclass(thing) and hasattr(thing, "build_optimizers")
         )
 
-    def parse(self, path_to_data: Path, run_dir: Path, *flags: str) -> argparse.Namespace:
-        """Parses flags as train.py does; what is not measured here is off."""
+    def parser(self) -> Any:
+        """Returns the parser of train.py."""
         parser = self.options.Parser("benchmark")
         self.options.add_training_arguments(parser)
         self.options.add_arguments_of("data.py", parser)
         self.options.add_arguments_of(f"{self.model_class.__module__}.py", parser)
+        return parser
+
+    def parse(self, path_to_data: Path, run_dir: Path, *flags: str) -> argparse.Namespace:
+        """Parses flags as train.py does; what is not measured here is off."""
         # More epochs than ever run: the schedule stays near --lr, and no limit ends an epoch.
         off = ["--picture_every", "0", "--save_every", "0", "--epochs", "1000000"]
         where = ["--path_to_data", str(path_to_data), "--run_dir", str(run_dir), "--device", "cpu"]
-        options: argparse.Namespace = parser.parse_args([*off, *where, *flags])
+        options: argparse.Namespace = self.parser().parse_args([*off, *where, *flags])
         return options
 
     def build_model(self, trainer: Any) -> tuple[nn.Module, Optimizer]:

@@ -181,7 +181,7 @@ def summary() -> Iterator[str]:
     yield "Next:"
     yield f"  cd {shlex.quote(here.name if beside else str(here))}"
     yield '  pip install -e ".[demo,dev]"'
-    yield "  python prepare_data.py && python train.py --epochs 20"
+    yield "  python prepare_data.py && python train.py"
 
 
 def main() -> int:

@@ -42,7 +42,7 @@ class ResNetClassifier(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(batch_size=32, lr=3e-3)
+        parser.set_defaults(epochs=20, batch_size=32, lr=3e-3)
         parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
         parser.add_argument("--stages", type=int, default=3, help="stages; each halves the side")
         parser.add_argument("--blocks", type=int, default=1, help="residual blocks in a stage")

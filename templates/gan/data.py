@@ -161,6 +161,8 @@ def read_inputs(
     for number in range(count):
         ends = uniform(inputs.seed, number, np.arange(2), options.latent_size)
         start, end = 2 * torch.from_numpy(ends) - 1
+        if options.kinds:
+            end[0] = start[0]  # the number that names the kind: on the way, there are others
         shares = torch.linspace(0, 1, inputs.interpolate) if inputs.interpolate else torch.zeros(1)
         name = "strip" if inputs.interpolate else "sample"
         yield Path(f"{name}_{number:04}"), torch.lerp(start, end, shares[:, None])

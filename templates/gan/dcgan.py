@@ -20,13 +20,7 @@ from torchvision.utils import make_grid
 from engine.exits import UserError
 from engine.reproducibility import uniform
 from losses import ClassCount, DiscriminatorLoss, GeneratorLoss, GradientPenalty, KernelDistance
-from networks import (
-    Discriminator,
-    FeatureNetwork,
-    Generator,
-    InceptionNetwork,
-    random_features,
-)
+from networks import Discriminator, FeatureNetwork, Generator, InceptionNetwork, random_features
 from ops import to_bytes, to_floats
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -53,7 +47,7 @@ class DCGAN(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(batch_size=64, lr=2e-4, ema=0.995)
+        parser.set_defaults(epochs=150, test_every=10, batch_size=32, lr=1e-3, ema=0.995)
         parser.add_argument(
             "--loss",
             choices=("vanilla", "lsgan", "hinge", "wgan-gp"),
@@ -61,7 +55,13 @@ class DCGAN(nn.Module):
             help="what the networks minimize; see the README",
         )
         parser.add_argument("--width", type=int, default=32, help="channels of the largest maps")
-        parser.add_argument("--latent_size", type=int, default=100, help="numbers in a latent")
+        parser.add_argument("--latent_size", type=int, default=32, help="numbers in a latent")
+        parser.add_argument(
+            "--kinds", type=int, default=32, help="of image, which a latent names; 0: none"
+        )
+        parser.add_argument(
+            "--noise", type=float, default=0.2, help="added to images in [-1, 1] to be judged"
+        )
         parser.add_argument("--beta1", type=float, default=0.5, help="of Adam, in [0, 1)")
         parser.add_argument("--beta2", type=float, default=0.999, help="of Adam, in [0, 1)")
         parser.add_argument(
@@ -98,7 +98,10 @@ class DCGAN(nn.Module):
         self.latent_size = options.latent_size
         self.penalty_weight = options.lambda_penalty if options.loss == "wgan-gp" else 0.0
         shape = {"channels": options.channels, "size": options.img_size, "width": options.width}
-        self.generator = Generator(options.latent_size, attention=options.attention, **shape)
+        self.noise = options.noise
+        self.generator = Generator(
+            options.latent_size, attention=options.attention, kinds=options.kinds, **shape
+        )
         # A penalty on each image's own gradient, like the bound of spectral normalization, does
         # not go with statistics over the batch.
         norm = "layer" if options.loss == "wgan-gp" else "batch"
@@ -146,6 +149,7 @@ class DCGAN(nn.Module):
             len(images), self.latent_size, dtype=self.shown_latents.dtype, device=images.device
         )
         real, fake = to_floats(images, latents.dtype), self.generator(2 * latents - 1)
+        real, fake = self.add_noise(real), self.add_noise(fake)
         fake_scores, real_scores = self.discriminator(fake), self.discriminator(real)
         loss = self.discriminator_loss(real_scores, fake_scores)
         if self.penalty_weight:
@@ -156,6 +160,10 @@ class DCGAN(nn.Module):
             "real_score": real_scores.detach().float(),
             "fake_score": fake_scores.detach().float(),
         }
+
+    def add_noise(self, images: Tensor) -> Tensor:
+        """Hides from the discriminator what is finer than the noise (Arjovsky and Bottou 2017)."""
+        return images + self.noise * torch.randn_like(images) if self.noise else images
 
     def build_optimizers(self, options: argparse.Namespace) -> dict[str, Optimizer]:
         """Returns the optimizers by the name of the loss that each one minimizes."""
@@ -240,8 +248,9 @@ def load_features(name: str) -> Any:
     Raises:
         UserError: the file, the package or the weights are not to be had.
     """
+    network: nn.Module
     if name == "random":
-        network: nn.Module = random_features()
+        network = random_features()
     elif name == "inception":
         try:
             network = InceptionNetwork()
@@ -276,6 +285,8 @@ def _check(options: argparse.Namespace) -> None:
     allowed = {
         "img_size": (options.img_size in SIZES, "a power of two from 8 to 256"),
         "width": (options.width >= 1, "1 or more"),
+        "kinds": (options.kinds >= 0, "0 or more"),
+        "noise": (options.noise >= 0, "0 or more"),
         "latent_size": (options.latent_size >= 1, "1 or more"),
         "beta1": (0 <= options.beta1 < 1, "0 or more, less than 1"),
         "beta2": (0 <= options.beta2 < 1, "0 or more, less than 1"),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from layers import DownBlock, SelfAttention, UpBlock
-from ops import initialize_weights, resize, to_floats
+from ops import initialize_weights, one_of, resize, to_floats
 
 WIDEST = 8  # times the width: where larger images add stages, channels grow no further
 
@@ -38,16 +38,24 @@ class Generator(nn.Module):
         size: side of the images, a power of two from 8 on.
         width: channels of the largest map.
         attention: add a self-attention block.
+        kinds: of image; a latent's first number names one of them. 0: it is like the others.
     """
 
     def __init__(
-        self, latent_size: int, channels: int, size: int, width: int, attention: bool = False
+        self,
+        latent_size: int,
+        channels: int,
+        size: int,
+        width: int,
+        attention: bool = False,
+        kinds: int = 0,
     ) -> None:
         super().__init__()
+        self.kinds = kinds
         widths = stage_widths(size, width)
         layers: list[nn.Module] = []
         for stage, wanted in enumerate(widths):
-            given = widths[stage - 1] if stage else latent_size
+            given = widths[stage - 1] if stage else latent_size + max(0, kinds - 1)
             layers.append(UpBlock(given, wanted, is_first=stage == 0))
             if attention and stage == attention_stage(size):
                 layers.append(SelfAttention(wanted))
@@ -56,7 +64,11 @@ class Generator(nn.Module):
         self.apply(initialize_weights)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Maps (N, latent_size) to images (N, channels, size, size) in (-1, 1)."""
+        """Maps (N, latent_size) in [-1, 1] to images (N, channels, size, size) in (-1, 1)."""
+        if self.kinds:
+            # Not from -1 to 1: what all kinds have in common would drown what tells them apart.
+            kind = 2 * one_of(self.kinds, latents[:, :1])
+            latents = torch.cat([kind, latents[:, 1:]], dim=1)
         images: Tensor = self.layers(latents[:, :, None, None])
         return images
 

@@ -31,6 +31,20 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images.float() * 127.5 + 127.5).round().clamp(0, 255).byte()
 
 
+def one_of(count: int, numbers: Tensor) -> Tensor:
+    """Cuts [-1, 1] into `count` equal parts, and marks with 1 the one that each number is in.
+
+    Args:
+        count: of the parts.
+        numbers: (N, 1), in [-1, 1].
+
+    Returns:
+        (N, count), otherwise 0.
+    """
+    parts = ((numbers + 1) * (count / 2)).floor().clamp(0, count - 1)
+    return (parts == torch.arange(count, device=numbers.device)).to(numbers.dtype)
+
+
 def resize(images: Tensor, side: int) -> Tensor:
     """Resizes floats, (N, C, H, W), to (N, C, side, side), without aliasing where they shrink."""
     if images.shape[-2:] == (side, side):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import Parse
 from test_model import LOSS_FLAGS
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
@@ -22,6 +23,8 @@ from train import Trainer
 
 PARTS, SIZE = 2, 3  # devices or processes, and each one's share of the batch
 MODES = (False, True)  # in training, batch normalization sees each part by itself
+
+NOT_LIKE: dict[Any, Any] = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 
 Gradients = list[Tensor]
 
@@ -41,12 +44,16 @@ class DrawnBySample(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Draws for all samples up to the part's last, and leaves out those before its first."""
-        if func not in (torch.rand, torch.randn):
-            return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in (torch.rand_like, torch.randn_like):
+            kwargs = {"dtype": args[0].dtype} | kwargs
+            func, args = NOT_LIKE[func], tuple(args[0].shape)
+        elif func not in (torch.rand, torch.randn):
+            return func(*args, **kwargs)
         self.calls += 1
         generator = torch.Generator().manual_seed(self.calls)
-        wanted = self.first + args[0], *args[1:]
-        return func(*wanted, generator=generator, **(kwargs or {}))[self.first :]
+        shape = self.first + args[0], *args[1:]
+        return func(*shape, generator=generator, **kwargs)[self.first :]
 
 
 class Replicas(nn.DataParallel[nn.Module]):
@@ -130,6 +137,17 @@ def test_one_device(parse: Parse, flags: list[str]) -> None:
     assert_equal(gradients(trainer), expected)
 
 
+@pytest.mark.parametrize("flags", LOSS_FLAGS, ids=" ".join)
+def test_virtual_batch(parse: Parse, flags: list[str]) -> None:
+    """Its parts come one after the other."""
+    trainer, batch = build(parse(f"--accumulate={PARTS}", *flags), training=False)
+    expected = expected_gradients(trainer, batch)
+    for number in range(PARTS):
+        with DrawnBySample(number * SIZE):
+            trainer.backward(take(batch, number))
+    assert_equal(gradients(trainer), expected)
+
+
 @pytest.mark.parametrize("training", MODES)
 @pytest.mark.parametrize("flags", LOSS_FLAGS, ids=" ".join)
 def test_replicas(
@@ -144,10 +162,11 @@ def test_replicas(
     assert_equal(gradients(trainer), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes(parse: Parse, tmp_path: Path) -> None:
     runs = [parse(*flags) for flags in LOSS_FLAGS]
-    multiprocessing.spawn(work, (runs, tmp_path), nprocs=PARTS)
+    spawn(work, (runs, tmp_path), nprocs=PARTS)
     for number, options in enumerate(runs):
         for training in MODES:
             expected = expected_gradients(*build(options, training))

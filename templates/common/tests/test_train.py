@@ -11,7 +11,6 @@ from conftest import Parse
 from torch import Tensor
 
 from engine.checkpoint import read_checkpoint
-from engine.evaluation import evenly_spaced
 from engine.exits import DivergenceError, UserError
 
 from train import Trainer, main
@@ -72,22 +71,6 @@ def test_another_seed_is_another_training(parse: Parse, tmp_path: Path) -> None:
         main(parse("--max_steps=1", f"--seed={seed}", f"--run_dir={tmp_path / str(seed)}"))
         weights.append(read_checkpoint(tmp_path / str(seed) / "checkpoints/last.pt")["model"])
     assert not all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def test_gradients_of_a_virtual_batch_are_those_of_a_whole_one(parse: Parse) -> None:
-    """In eval mode, or batch normalization would see other batches."""
-    gradients = []
-    for count in (1, 2):
-        trainer = Trainer(parse(f"--accumulate={count}"))
-        trainer.model.double().eval()
-        whole = evenly_spaced(trainer.test_set, 32)
-        torch.manual_seed(0)  # noise, where there is any, is drawn sample by sample
-        for batch in zip(*(part.split(32 // count) for part in whole), strict=True):
-            trainer.backward(batch)
-        gradients.append([parameter.grad for parameter in trainer.model.parameters()])
-    for of_whole, of_parts in zip(*gradients, strict=True):
-        assert of_whole is not None
-        torch.testing.assert_close(of_whole, of_parts)
 
 
 def test_checkpoint_starts_another_training(parse: Parse, tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def test_each_loss_trains_its_own_network(parse: Parse, loss: str) -> None:
         model.zero_grad()
 
 
-def test_one_pass_gives_the_gradients_of_the_textbooks_two(model: Model) -> None:
+def test_one_pass_gives_the_gradients_of_the_textbooks_two(parse: Parse) -> None:
     """The discriminator's loss on detached images, the generator's on the same ones."""
-    batch = make_batch()
+    model, batch = Model(parse("--width=4", "--latent_size=6", "--noise=0"), []), make_batch()
     torch.manual_seed(1)
     terms = model(batch)
     torch.manual_seed(1)
@@ -98,33 +98,8 @@ def test_every_parameter_has_an_optimizer(parse: Parse) -> None:
     assert {id(p) for p in owned} == {id(p) for p in model.parameters()}
     assert len(owned) == len({id(p) for p in owned})
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers.values()]
-    assert rates == [2e-4, 4e-4]
+    assert rates == [1e-3, 4e-4]
     assert optimizers["generator"].param_groups[0]["betas"] == (0.5, 0.999)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_replicas_on_parts_of_a_batch_agree_with_the_whole(parse: Parse, loss: str) -> None:
-    """What nn.DataParallel does: each device gets a part, and the losses are gathered."""
-    model = Model(parse("--width=4", f"--loss={loss}"), []).double().eval()
-    if loss == "wgan-gp":
-        model.penalty = _MiddlePenalty()  # type: ignore[assignment]  # the same calls
-    (images,) = make_batch(6)
-    torch.manual_seed(0)
-    whole = model((images,))
-    torch.manual_seed(0)  # latents are drawn sample by sample
-    parts = [model((part,)) for part in images.split(2)]
-    for name in whole:
-        torch.testing.assert_close(torch.cat([part[name] for part in parts]), whole[name])
-
-
-class _MiddlePenalty(torch.nn.Module):
-    """The gradient penalty, at the middle: shares that are drawn would differ with the parts."""
-
-    def forward(self, network: Any, real: Tensor, fake: Tensor) -> Tensor:
-        middle = ((real + fake.detach()) / 2).requires_grad_()
-        (gradients,) = torch.autograd.grad(network(middle).sum(), middle, create_graph=True)
-        penalty: Tensor = (gradients.flatten(1).norm(dim=1) - 1).square()
-        return penalty
 
 
 @pytest.mark.parametrize("loss", LOSSES)

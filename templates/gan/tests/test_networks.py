@@ -36,6 +36,16 @@ def test_shapes_at_every_size(size: int, channels: int, attention: bool) -> None
     assert len(blocks) == 2 * attention
 
 
+def test_first_number_names_a_kind() -> None:
+    torch.manual_seed(0)
+    generator = Generator(3, 1, 16, 4, kinds=5).eval()
+    latents = torch.rand(1, 3).expand(3, 3).clone()
+    latents[:, 0] = torch.tensor([-0.15, 0.15, 0.25])  # the middle one of five, twice, and the next
+    first, same, other = generator(latents)
+    assert torch.equal(first, same)
+    assert not torch.allclose(first, other)
+
+
 def test_widths_double_up_to_a_limit() -> None:
     assert stage_widths(64, 64) == [512, 256, 128, 64]  # the paper's depth, at its code's width
     assert stage_widths(8, 64) == [64]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ops import initialize_weights, resize, to_bytes, to_floats
+from ops import initialize_weights, one_of, resize, to_bytes, to_floats
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,13 @@ def test_bytes_come_back_from_floats() -> None:
     assert torch.equal(to_bytes(floats), levels)
     assert to_bytes(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
     assert to_floats(levels, torch.float64).dtype == torch.float64
+
+
+def test_numbers_name_equal_parts() -> None:
+    numbers = torch.tensor([-1.0, -0.51, -0.49, 0.0, 0.49, 0.51, 1.0])[:, None]
+    marked = one_of(4, numbers)
+    assert marked.sum(dim=1).eq(1).all()
+    assert marked.argmax(dim=1).tolist() == [0, 0, 1, 2, 2, 3, 3]
 
 
 def test_images_are_resized() -> None:

@@ -11,7 +11,7 @@ import data
 from engine.exits import UserError
 from engine.images import read_image
 
-OPTIONS = argparse.Namespace(latent_size=5)
+OPTIONS = argparse.Namespace(latent_size=5, kinds=0)
 
 
 def parse(*flags: str) -> argparse.Namespace:
@@ -40,6 +40,13 @@ def test_strips_lead_from_one_latent_to_another() -> None:
     torch.testing.assert_close(strip[2], (strip[0] + strip[4]) / 2)
     torch.testing.assert_close(strip[0], latents("--samples=1")[0][0])
     assert not torch.equal(strip[0], strip[4])
+
+
+def test_strips_are_of_one_kind() -> None:
+    options = argparse.Namespace(latent_size=5, kinds=3)
+    ((_, strip),) = data.read_inputs(parse("--samples=1", "--interpolate=4"), options)
+    assert torch.equal(strip[:, 0], strip[:1, 0].expand(4))
+    assert all((strip[0, 1:] != strip[3, 1:]).tolist())
 
 
 def test_an_export_alone_draws_nothing() -> None:
