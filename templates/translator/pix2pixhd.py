@@ -54,7 +54,7 @@ class Pix2PixHD(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(batch_size=8, img_size=96, lr=5e-4)
+        parser.set_defaults(epochs=40, batch_size=8, img_size=96, lr=5e-4)
         add, switch = parser.add_argument, argparse.BooleanOptionalAction
         add("--width", type=int, default=16, help="channels of the generator's largest maps")
         add("--downsamplings", type=int, default=2, help="how often it halves the side")
