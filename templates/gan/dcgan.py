@@ -47,7 +47,7 @@ class DCGAN(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(epochs=150, test_every=10, batch_size=32, lr=1e-3, ema=0.995)
+        parser.set_defaults(epochs=240, test_every=10, batch_size=32, lr=1e-3, ema=0.995)
         parser.add_argument(
             "--loss",
             choices=("vanilla", "lsgan", "hinge", "wgan-gp"),
