@@ -40,9 +40,9 @@ CLASSES = {
 Any BackgroundBatches BadImageError CheckedCache Checkpoints Clock DeviceCache DiskCache
 DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette FileList
 FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace NoCache
-Numbers OPTIONS PICTURES Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler
-Rows RunLock SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList
-TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler Rows
+RunLock SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList TestListing
+TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import data
-from engine import exits, loading, progress, reproducibility
+from engine import distributed, exits, loading, progress, reproducibility
 from engine.checkpoint import Checkpoints
-from engine.distributed import parallelize, pick_device
 from engine.evaluation import evaluate, evenly_spaced, improves, numbers
 from engine.lock import RunLock
 from engine.memory import keep_freed_memory
@@ -38,8 +37,6 @@ from engine.stopping import StopRequest
 from engine.weights import check_finite, fine_tune
 
 from resnetclassifier import ResNetClassifier
-
-PICTURES = 32  # test samples shown in TensorBoard
 
 
 class Trainer:
@@ -52,7 +49,7 @@ class Trainer:
         # 1. Seeds first: the initial weights are drawn under them.
         reproducibility.set_deterministic(options.deterministic)
         reproducibility.seed_all(options.seed)
-        self.device = pick_device(options.device)
+        self.device = distributed.pick_device(options.device)
         keep_freed_memory()
 
         # 2. Data: a training and a test set, both with the training set's classes.
@@ -69,22 +66,23 @@ class Trainer:
         self.state = TrainingState(self.model, optimizers, self.total_steps, options, training_set)
         if options.compile:
             self.model.compile()  # in place, so the keys of its weights stay the same
-        self.parallel_model = parallelize(self.model, self.device, options)
+        self.parallel_model = distributed.parallelize(self.model, self.device, options)
 
         # 4. Resume: the newest good checkpoint holds every number that decides the next step.
-        self.run_dir = Path(options.run_dir)
-        self.lock = RunLock(self.run_dir)  # of two runs in one folder, the last would win
-        self.checkpoints = Checkpoints(self.run_dir / "checkpoints", options.keep)
+        self.run_dir = Path(distributed.from_first(options.run_dir))
+        first = distributed.on_first  # of several processes, one alone writes files
+        self.lock = first(RunLock, self.run_dir)  # of two runs in one folder, the last would win
+        self.checkpoints = first(Checkpoints, self.run_dir / "checkpoints", options.keep)
         self.begin()
 
         # 5. The record comes last, since its curves go on from the step of the checkpoint.
-        self.record = Record(self.run_dir, options, self.state.n_iter, self.state.position)
+        self.record = first(Record, self.run_dir, options, self.state.n_iter, self.state.position)
         self.window = LossWindow(self.state.window)
         self.meter = progress.EfficiencyMeter(self.device)
 
     def begin(self) -> None:
         """Continues the run in the folder, or begins at given weights, or from nothing."""
-        checkpoint = self.checkpoints.newest()
+        checkpoint = distributed.from_first(self.checkpoints.newest())
         if checkpoint and not self.options.resume:
             raise exits.UserError(f"{self.run_dir} holds a run: add --resume, or change --run_dir")
         if checkpoint:
@@ -109,6 +107,7 @@ class Trainer:
                     state.end_epoch(len(self.training_loader))
                 self.save(is_best)
             self.checkpoints.wait()
+            distributed.barrier()  # torchrun ends all processes as soon as one ends otherwise
         if self.stop:
             raise self.stop.error(self.run_dir)
         print(f"done; look at it with: tensorboard --logdir {self.run_dir.parent}")
@@ -124,19 +123,19 @@ class Trainer:
                 desc=f"epoch {state.epoch + 1}/{options.epochs}",
                 initial=state.batch,
                 total=len(batches),
-                unit="batch",
-                mininterval=0.5,
-                dynamic_ncols=True,
-                disable=None,  # no bar where no terminal is: a redraw a batch fills a job's log
+                **progress.bar_style(),
             )
             for batch in bar:
                 # What dropout and noise draw follows from the place in the run, not from the past.
                 reproducibility.seed_step(options.seed, state.epoch, state.batch)
-                self.window.append(self.backward(batch))
                 state.batch += 1
-                if state.batch % options.accumulate:
+                is_whole = state.batch % options.accumulate == 0
+                with distributed.exchange(self.parallel_model, is_whole):
+                    self.window.append(self.backward(batch))
+                if not is_whole:
                     continue  # the gradients of several batches make one step
                 self.step()
+                self.stop.agree()
                 self.after_step(bar)
                 if (self.stop or state.n_iter == self.total_steps) and state.batch < len(batches):
                     break
@@ -201,7 +200,7 @@ class Trainer:
 
     def show_pictures(self) -> None:
         """Records the pictures of one fixed batch, taken evenly from the test set."""
-        batch = to_device(evenly_spaced(self.test_set, PICTURES), self.device)
+        batch = to_device(evenly_spaced(self.test_set), self.device)
         pictures = self.state.tested_model.eval().pictures(batch)
         self.record.pictures("test", self.state.n_iter, pictures)
         self.model.train()
@@ -241,9 +240,10 @@ class Trainer:
 def main(options: Namespace) -> None:
     """Settles what the flags leave open, then trains."""
     settle(options, ResNetClassifier.__name__, loading.default_workers())
-    if options.check_data:
-        data.check_data(options)
-    Trainer(options).run()
+    with distributed.joined():
+        if options.check_data:
+            data.check_data(options)
+        Trainer(options).run()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from engine.distributed import world_size
 from engine.exits import DivergenceError
 
 
@@ -42,6 +43,8 @@ class StepGuard:
         device = next(iter(parameters.values()))[0].device
         self._one, self._found = torch.ones((), device=device), torch.zeros((), device=device)
         self._at_once = device.type in ("cpu", "cuda")
+        # Gradients are those of all processes, who so agree; losses are each one's own.
+        self._sees_losses = world_size() == 1
 
     def keep(self) -> None:
         """Takes the buffers as they are for those of the last good step."""
@@ -61,7 +64,7 @@ class StepGuard:
         """
         losses, self._losses = self._losses, []
         tensors = [gradient for each in self._all if (gradient := each.grad) is not None]
-        tensors += [values for _, values in losses]
+        tensors += [values for _, values in losses if self._sees_losses]
         if self._at_once:
             # How torch's GradScaler looks: one pass over all tensors, multiplied by 1 on the way.
             torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)

@@ -10,30 +10,53 @@ from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
 from tqdm import tqdm
 
-from engine.prefetch import BackgroundBatches
+from engine.checkpoint import copy_to_cpu
+from engine.distributed import copy_buffers_of_first, gather, hide_bars
+from engine.prefetch import BackgroundBatches, to_device
 from engine.stopping import StopRequest
+
+PICTURES = 32  # samples that TensorBoard shows
 
 
 @torch.no_grad()
 def evaluate(
     model: Any, loader: Any, device: torch.device, options: argparse.Namespace, stop: StopRequest
 ) -> MetricCollection:
-    """Returns the model's metrics, updated with every batch of the loader.
+    """Returns the model's metrics, updated with every batch of all processes' loaders.
 
     A stop request ends the pass early, and takes note of it; the metrics are then worth nothing.
     """
     model.eval()
+    copy_buffers_of_first(model)
     metrics: MetricCollection = model.build_metrics().to(device)
+    is_cut = False
     with BackgroundBatches(loader, device, options.prefetch) as batches:
-        for batch in tqdm(batches, desc="test", unit="batch", leave=False, disable=None):
-            if stop:
-                stop.cut_short = True
+        for batch in tqdm(batches, desc="test", unit="batch", leave=False, disable=hide_bars()):
+            if is_cut := stop.is_received:
                 break
             model.evaluate(batch, metrics)
+    stop.cut_short = any(gather(is_cut))
+    if stop.cut_short:
+        stop.agree(now=True)
+    else:
+        merge(metrics, device)
     return metrics
 
 
-def evenly_spaced(dataset: Any, count: int) -> Any:
+def merge(metrics: MetricCollection, device: torch.device) -> None:
+    """Has the metrics know what all processes have measured, in the order of the samples."""
+    for metric in metrics.values(copy_state=False):
+        metric.distributed_available_fn = lambda: False  # it would gather, too, as it computes
+        *before, last = gather(copy_to_cpu(metric.metric_state))
+        if not before:
+            return
+        for name, value in last.items():
+            setattr(metric, name, to_device(value, device))
+        for state in reversed(before):  # what is merged goes in front of what is there
+            metric.merge_state(to_device(state, device))
+
+
+def evenly_spaced(dataset: Any, count: int = PICTURES) -> Any:
     """Returns a batch of at most `count` samples, taken evenly from the whole of the set."""
     size = len(dataset)
     chosen = torch.linspace(0, size - 1, min(size, count)).long().tolist()

@@ -1,6 +1,7 @@
 """How a script ends: the exit statuses, and one line in place of a traceback for wrong use."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,9 @@ ADVICE = {
         "the workers' shared memory is full: lower --num_workers (now {num_workers}) or "
         "--batch_size, or enlarge /dev/shm (docker run --shm-size=2g)"
     ),
+    ("Connection closed by peer", "Connection reset by peer", "Broken pipe"): (
+        "another process of this training has ended; what ended it stands in its own output"
+    ),
     ("killed by signal", "exited unexpectedly"): (
         "a worker that loads data was killed, as the system does when memory runs out: lower "
         "--num_workers (now {num_workers}) or --batch_size; in a container, enlarge /dev/shm"
@@ -53,7 +57,8 @@ def run(main: Callable[[argparse.Namespace], None], options: argparse.Namespace)
     except tuple(STATUSES) as error:
         # A loader's worker hands its error over as a whole traceback: its last line is the message.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{_path(type(error))}: ")
-        print(message, file=sys.stderr)
+        if not isinstance(error, PreemptedError) or os.environ.get("RANK", "0") == "0":
+            print(message, file=sys.stderr)  # a stop is common to all processes: one says so
         return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
     except (RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, MemoryError)

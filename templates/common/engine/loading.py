@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from engine.distributed import rank, share_of_batch, world_size
 from engine.exits import UserError
 from engine.prefetch import end_workers
 from engine.reproducibility import ResumableBatchSampler, SeededDataset
@@ -41,7 +42,8 @@ def default_workers() -> int:
     # The affinity sees a job's share of the machine, where the CPU count sees the whole of it.
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(4, cpus - 1)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this training, on this machine
+    return max(0, min(4, cpus // processes - 1))
 
 
 class TrainingLoader(DataLoader[Any]):
@@ -54,14 +56,20 @@ class TrainingLoader(DataLoader[Any]):
         options: gives batch_size, accumulate, num_workers and seed.
 
     Raises:
-        UserError: the set has fewer samples than one step takes.
+        UserError: the set has fewer samples than one step takes, or a batch cannot be split evenly
+            over the processes.
     """
 
     def __init__(self, dataset: Dataset[Any], options: argparse.Namespace) -> None:
         size = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ to map-style sets
-        self._samples, self._size = dataset, options.batch_size
-        at_once = _batches_at_once(dataset, options.batch_size)
-        sampler = ResumableBatchSampler(size, self._size, options.seed, options.accumulate, at_once)
+        self._samples, self._size = dataset, share_of_batch(options)
+        sampler = ResumableBatchSampler(
+            size,
+            options.batch_size,
+            options.seed,
+            options.accumulate,
+            _batches_at_once(dataset, self._size),
+        )
         if not len(sampler):
             raise UserError(
                 f"--batch_size {options.batch_size} x --accumulate {options.accumulate} is more "
@@ -109,8 +117,15 @@ def collate(samples: Any) -> Any:
 
 
 def test_loader(dataset: Dataset[Any], options: argparse.Namespace) -> DataLoader[Any]:
-    """Returns every sample once, in order; the last batch may be smaller."""
-    return DataLoader(_InOrder(dataset), batch_size=options.batch_size, **_common(options))
+    """Returns every sample once, in order; the last batch may be smaller.
+
+    Of several processes, each gets some of the batches, in a row: as they are tested in the same
+    batches, the numbers that come of it are the same, too.
+    """
+    size, end = options.batch_size, len(dataset)  # type: ignore[arg-type]
+    batches = [list(range(start, min(start + size, end))) for start in range(0, end, size)]
+    bounds = [len(batches) * number // world_size() for number in (rank(), rank() + 1)]
+    return DataLoader(_InOrder(dataset), batch_sampler=batches[slice(*bounds)], **_common(options))
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""One run at a time in a folder."""
+"""One run at a time in a folder, and one process at a time in a block."""
 
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.exits import UserError
@@ -63,3 +65,20 @@ def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Has processes that enter the block under one path do so one after the other.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if sys.platform != "win32":
+            with suppress(OSError):  # not every file system has locks
+                fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

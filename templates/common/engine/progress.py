@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from engine.distributed import hide_bars, is_joined
 from engine.loading import default_workers
 
 STARVED = 0.2  # share of the time spent waiting for data above which there is an advice to give
@@ -27,16 +28,18 @@ class EfficiencyMeter:
     Args:
         device: where the steps are computed.
         clock: returns seconds; a test puts its own in its place.
-        own_clock: returns the seconds that this thread was on a core; likewise.
+        own_clock: likewise; by default, returns the seconds that this thread was on a core.
     """
 
     def __init__(
         self,
         device: torch.device,
         clock: Callable[[], float] = time.perf_counter,
-        own_clock: Callable[[], float] = time.thread_time,
+        own_clock: Callable[[], float] | None = None,
     ) -> None:
-        self._clock, self._own_clock = clock, own_clock
+        # In a step, processes wait for one another: that time is not lost to data.
+        self._own_clock = own_clock or (time.perf_counter if is_joined() else time.thread_time)
+        self._clock = clock
         self._idle = _CudaIdle(device) if device.type == "cuda" else None
         self._share: float | None = None  # of the last window, lost to data
         self._advised = False
@@ -122,6 +125,11 @@ class _CudaIdle:
             return None
         milliseconds: float = sum(end.elapsed_time(start) for end, start in ready[0])
         return min(1.0, milliseconds / 1000 / ready[1])
+
+
+def bar_style() -> dict[str, Any]:
+    """Returns how a bar over batches looks, as tqdm takes it."""
+    return {"unit": "batch", "mininterval": 0.5, "dynamic_ncols": True, "disable": hide_bars()}
 
 
 def show(bar: "tqdm[Any]", title: str, numbers: Mapping[str, float]) -> None:

@@ -20,6 +20,7 @@ from tensorboardX.summary import image
 from torch import Tensor
 from tqdm import tqdm
 
+from engine.distributed import mean_over_processes
 from engine.options import save_config
 
 FLUSH_SECONDS = 10.0  # TensorBoard shows a point at most so much later; a flush waits for the disk
@@ -180,10 +181,10 @@ class LossWindow:
         self._new.append(terms)
 
     def read(self) -> dict[str, list[float]]:
-        """Returns each batch's mean of each term, read back from the device."""
+        """Returns each batch's mean of each term, over all processes, read back from the device."""
         for name in self._new[0] if self._new else ():
             values = torch.cat([terms[name] for terms in self._new])
-            means = values.view(len(self._new), -1).mean(dim=1).tolist()
+            means = mean_over_processes(values.view(len(self._new), -1).mean(dim=1)).tolist()
             self._past[name] = self._past.get(name, []) + means
         self._new = []
         return self._past

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from engine.distributed import rank, world_size
+
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _ORDERS, _SAMPLES, _STEPS = range(3)  # so that sample 5 and step 5 draw different numbers
@@ -76,7 +78,8 @@ def seed_step(seed: int, epoch: int, batch: int) -> None:
 
 @lru_cache(maxsize=4)
 def _mix_place(seed: int, kind: int, epoch: int) -> int:
-    return reduce(_mix, (seed, kind, epoch), 0)
+    own = rank() if kind == _STEPS else 0  # no process draws what another does
+    return reduce(_mix, (seed, kind + own, epoch), 0)
 
 
 def set_deterministic(deterministic: bool) -> None:
@@ -136,6 +139,9 @@ class SeededDataset(Dataset[Any]):
 class ResumableBatchSampler(Sampler[list[SampleKey]]):
     """Shuffled batches of (epoch, index); starts at any batch without reading those before it.
 
+    Of several processes, each gets its share of every batch: the batches are the same for any
+    number of them.
+
     Args:
         size: number of samples in the data set.
         batch_size: samples per batch.
@@ -168,10 +174,10 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch, order = self.epoch, self.order()
-        end = self.batches * self.batch_size
-        step = self.at_once * self.batch_size
-        for first in range(self.start * self.batch_size, end, step):
-            chosen = order[first : min(first + step, end)].tolist()
+        shares = order[: self.batches * self.batch_size].view(self.batches, world_size(), -1)
+        own = shares[:, rank()]  # (batches, samples of each that are this process's)
+        for first in range(self.start, self.batches, self.at_once):
+            chosen = own[first : first + self.at_once].flatten().tolist()
             yield [(epoch, index) for index in chosen]
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from engine.distributed import world_size
 from engine.exits import UserError
 
 # They decide which samples a step sees, and what is drawn for them.
@@ -49,6 +50,8 @@ def check_changes(
         if name in EXACT and not options.allow_changes:
             raise UserError(f"{change}: give that, or --allow_changes to go on inexactly")
         print(change)
+    if (before := checkpoint.get("processes", 1)) != world_size():
+        print(f"resumed by {world_size()} processes, saved by {before}: the batches are the same")
     if checkpoint["fingerprint"] != training_set:
         change = (
             f"--path_to_data {options.path_to_data}: the training set is not the run's, in its "

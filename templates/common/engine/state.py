@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from engine import TEMPLATE_VERSION
 from engine.checkpoint import copy_to_cpu
-from engine.distributed import amp_dtype
+from engine.distributed import amp_dtype, world_size
 from engine.divergence import StepGuard
 from engine.reproducibility import get_rng_state, set_rng_state
 from engine.resume import check_changes, fingerprint, place_in_epoch
@@ -118,6 +118,7 @@ class TrainingState:
             "rng": get_rng_state(),
             "options": dict(vars(options)),
             "classes": list(classes),
+            "processes": world_size(),
             "fingerprint": self.fingerprint,
             "bad_steps": self.guard.bad_steps,
             "window": self.window,

@@ -6,6 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import torch
+from torch import Tensor, distributed
+
+from engine.distributed import world_size
 from engine.exits import PreemptedError
 
 # The scheduler's warning, Ctrl-C, and Slurm's early warning; Windows lacks the last.
@@ -18,12 +22,16 @@ class StopRequest:
     """Turns the first signal into a request the loop polls; a second one ends the run at once.
 
     Attributes:
+        signal: the one received, here or, once all agreed, in another process; 0 if none was.
         cut_short: whether a test pass was ended by it.
     """
 
     def __init__(self) -> None:
         self.signal = 0
         self.cut_short = False
+        self._received = 0
+        self._is_alone = world_size() == 1
+        self._question: tuple[Tensor, distributed.Work] | None = None
 
     def listen(self) -> None:
         """Installs the handlers; only the main thread may."""
@@ -32,9 +40,37 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.signal = number
+        self._received = number
+        if self._is_alone:
+            self.signal = number
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+
+    @property
+    def is_received(self) -> bool:
+        """Whether this process, whatever the others do, has received a signal."""
+        return bool(self._received)
+
+    def agree(self, now: bool = False) -> None:
+        """Has all processes hear of a signal at the same place, where each of them calls this.
+
+        Each call asks, and the next one hears the answer, which has come by then: it waits for
+        nothing, unless the answer is wanted now.
+        """
+        if self._is_alone:
+            return
+        self._hear()
+        received = torch.tensor(self._received)
+        work = distributed.all_reduce(received, distributed.ReduceOp.MAX, async_op=True)
+        self._question = received, work
+        if now:
+            self._hear()
+
+    def _hear(self) -> None:
+        if self._question:
+            received, work = self._question
+            work.wait()
+            self.signal, self._question = int(received), None
 
     def __bool__(self) -> bool:
         return bool(self.signal)

@@ -21,6 +21,7 @@ from engine.distributed import pick_device
 from engine.exits import UserError
 from engine.files import FileList
 from engine.images import BadImageError, decode
+from engine.lock import one_at_a_time
 
 FOLDER = ".cache"  # in the folder of the data
 SMALL = 2**14  # bytes: an image that is read in less time than it travels between processes
@@ -144,13 +145,14 @@ def _open_on_disk(
     path = folder / f"{root.name}-{digest}"
     try:
         folder.mkdir(exist_ok=True)
-        left = [each for each in folder.glob(f"{root.name}-*") if digest not in each.name]
-        for old in left:  # of files that have changed since, or of another decoding
-            old.unlink(missing_ok=True)
-        is_new = not path.with_suffix(".npy").exists()
-        if is_new and size > _limit(kind, _free_disk(folder)):
-            raise OSError(28, f"{size >> 20} MiB are more than --cache {kind} takes")
-        cache = DiskCache(path, shape)
+        with one_at_a_time(folder / "lock"):  # of several processes of one training, say
+            left = [each for each in folder.glob(f"{root.name}-*") if digest not in each.name]
+            for old in left:  # of files that have changed since, or of another decoding
+                old.unlink(missing_ok=True)
+            is_new = not path.with_suffix(".npy").exists()
+            if is_new and size > _limit(kind, _free_disk(folder)):
+                raise OSError(28, f"{size >> 20} MiB are more than --cache {kind} takes")
+            cache = DiskCache(path, shape)
     except OSError as error:
         if kind == "disk":
             raise UserError(f"--cache disk: {folder}: {error.strerror}") from error
