@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rendered import Project, render
 from report import describe_machine
@@ -62,7 +63,7 @@ def measure(project: Project, trainer: Any) -> dict[str, float]:
     )
     values = {name: value.item() for name, value in metrics.compute().items()}
     with torch.no_grad():
-        samples = model.sample(model.fixed_latents(SAMPLE_SEED, 0, SAMPLES))
+        samples = model.sample(model.fixed_latents(SAMPLE_SEED, np.arange(SAMPLES)))
         _, scores = model.judge[0](sys.modules["ops"].to_bytes(samples))
     probabilities, labels = scores.softmax(dim=1).max(dim=1)
     is_sure = probabilities >= CONFIDENT

@@ -43,8 +43,8 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the latents")
 
 
-class ImageFolder(Dataset[tuple[Tensor]]):
-    """All images in a folder and in the folders below it, which say nothing.
+class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
+    """All images in a folder and in the folders below it, which say nothing, and their numbers.
 
     Args:
         root: the folder of the split.
@@ -67,19 +67,19 @@ class ImageFolder(Dataset[tuple[Tensor]]):
     def __len__(self) -> int:
         return len(self.store.files)
 
-    def __getitem__(self, index: int) -> tuple[Tensor]:
-        """Returns the pixels, uint8 of shape (C, H, W), alone in a tuple.
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Returns the pixels, uint8 of shape (C, H, W), and the index.
 
         Raises:
             BadImageError: the file is bad, and none, or no more, may be replaced.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        (images,) = self.get_batch(np.array([index]), lambda n: torch.rand(1, n).numpy())
-        return (images[0],)
+        images, numbers = self.get_batch(np.array([index]), lambda n: torch.rand(1, n).numpy())
+        return images[0], numbers[0]
 
-    def get_batch(self, indices: NDArray[np.int64], draws: Uniform) -> tuple[Tensor]:
-        """Returns the images, uint8 of shape (N, C, H, W), alone in a tuple.
+    def get_batch(self, indices: NDArray[np.int64], draws: Uniform) -> tuple[Tensor, Tensor]:
+        """Returns the images, uint8 of shape (N, C, H, W), and their indices, (N,).
 
         Args:
             indices: of the samples, (N,).
@@ -92,7 +92,7 @@ class ImageFolder(Dataset[tuple[Tensor]]):
         if self.mirror:
             is_mirrored = torch.from_numpy(draws(1)[:, 0] < 0.5)
             images = flip(images, is_mirrored.to(images.device, non_blocking=True))
-        return (images,)
+        return images, torch.from_numpy(indices)
 
     @property
     def sample_bytes(self) -> int:

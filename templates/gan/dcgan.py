@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -114,19 +115,18 @@ class DCGAN(nn.Module):
         self.generator_loss = GeneratorLoss(options.loss)
         self.discriminator_loss = DiscriminatorLoss(options.loss)
         self.penalty = GradientPenalty()
-        self.register_buffer("shown_latents", self.fixed_latents(PICTURE_SEED, 0, SHOWN))
+        self.register_buffer("shown_latents", self.fixed_latents(PICTURE_SEED, np.arange(SHOWN)))
         self.features = options.features or str(Path(options.path_to_data) / "features.pt")
         # In a list it is no part of the model: it is neither trained nor saved.
         self.judge = [load_features(self.features)] if fetch else []
 
     shown_latents: Tensor
 
-    def fixed_latents(self, seed: int, start: int, count: int) -> Tensor:
-        """Returns latents (count, latent_size) that follow from the seed and their numbers alone.
+    def fixed_latents(self, seed: int, numbers: NDArray[np.int64]) -> Tensor:
+        """Returns latents (N, latent_size) that follow from the seed and numbers (N,) alone.
 
         However a test set is split into batches, its n-th sample is then the same.
         """
-        numbers = np.arange(start, start + count)
         return 2 * torch.from_numpy(uniform(seed, 0, numbers, self.latent_size)) - 1
 
     def forward(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -138,13 +138,13 @@ class DCGAN(nn.Module):
         one after the other, each with batch statistics of their own.
 
         Args:
-            batch: images (N, C, H, W) in [0, 255].
+            batch: images (N, C, H, W) in [0, 255], and their numbers in the data set.
 
         Returns:
             Values per sample, each (N,): the losses "generator" and "discriminator", and the
             logits "real_score" and "fake_score".
         """
-        (images,) = batch
+        images, _ = batch
         latents = torch.rand(
             len(images), self.latent_size, dtype=self.shown_latents.dtype, device=images.device
         )
@@ -195,10 +195,9 @@ class DCGAN(nn.Module):
 
     def evaluate(self, batch: Sequence[Tensor], metrics: MetricCollection) -> None:
         """Updates the metrics with one batch, as `forward` takes it, and with as many samples."""
-        (images,) = batch
+        images, numbers = batch
         judge = self.judge[0].to(images.device)
-        done = int(metrics["fid"].fake_features_num_samples)  # type: ignore[arg-type]  # a tensor
-        samples = self.sample(self.fixed_latents(TEST_SEED, done, len(images)))
+        samples = self.sample(self.fixed_latents(TEST_SEED, numbers.cpu().numpy()))
         scores: list[Tensor] = []
         for shown, is_real in ((images, True), (to_bytes(samples), False)):
             features, *scores = judge(shown)

@@ -29,6 +29,8 @@ def evaluate(
     model.eval()
     copy_buffers_of_first(model)
     metrics: MetricCollection = model.build_metrics().to(device)
+    if device.type != "mps":  # it has no such type; elsewhere, sums do not depend on their order
+        metrics.set_dtype(torch.float64)
     is_cut = False
     with BackgroundBatches(loader, device, options.prefetch) as batches:
         for batch in tqdm(batches, desc="test", unit="batch", leave=False, disable=hide_bars()):

@@ -49,15 +49,17 @@ def test_images_are_found_wherever_they_lie(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_are_resized_uint8_alone_in_a_tuple(tree: Path, channels: int) -> None:
+def test_pixels_are_resized_uint8(tree: Path, channels: int) -> None:
     options = parse(f"--channels={channels}", path=tree, size=20)
     for split in data.build_datasets(options):
-        (image,) = split[0]
+        image, number = split[0]
+        assert number == 0
         assert (image.dtype, image.shape) == (torch.uint8, (channels, 20, 20))
-        (images,) = split.get_batch(
+        images, numbers = split.get_batch(
             np.array([1, 0]), lambda count: np.zeros((2, count), np.float32)
         )
         assert torch.equal(images[1], image)
+        assert numbers.tolist() == [1, 0]
         with pytest.raises(IndexError):
             split[len(split)]
 
@@ -94,7 +96,7 @@ def test_half_of_the_training_images_are_mirrored(tree: Path) -> None:
         save(Image.fromarray(pixels), path)
     training_set, test_set = data.build_datasets(parse("--flip", path=tree))
     draws = np.array([0.2, 0.5, 0.9, 0.1], np.float32)[:, None]
-    (images,) = training_set.get_batch(np.arange(4), lambda _: draws)
+    images, _ = training_set.get_batch(np.arange(4), lambda _: draws)
     assert [int(image[0, 0, 0]) for image in images] == [0, 255, 255, 0]
     assert [int(image[0, 0, -1]) for image in images] == [255, 0, 0, 255]
     assert (training_set.mirror, test_set.mirror, parse().flip) == (True, False, False)
@@ -133,4 +135,4 @@ def test_workers_take_a_copy(tree: Path) -> None:
     copy = pickle.loads(pickle.dumps(training_set))
     assert levels(copy) == levels(training_set)
     loader = DataLoader(training_set, batch_size=2, num_workers=1)
-    assert [images.shape for (images,) in loader] == [(2, 3, SIZE, SIZE)] * 2
+    assert [images.shape for images, _ in loader] == [(2, 3, SIZE, SIZE)] * 2

@@ -36,8 +36,9 @@ def model(options: argparse.Namespace) -> Model:
     return Model(options, [])
 
 
-def make_batch(count: int = 4, channels: int = 3, size: int = 16) -> tuple[Tensor]:
-    return (torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8),)
+def make_batch(count: int = 4, channels: int = 3, size: int = 16) -> tuple[Tensor, Tensor]:
+    images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8)
+    return images, torch.arange(count)
 
 
 @pytest.mark.parametrize("flags", [[], ["--spectral_norm"], ["--attention"]])
@@ -119,15 +120,15 @@ def test_generator_learns_to_please(parse: Parse, loss: str) -> None:
 
 
 def test_metrics_are_the_same_however_the_set_is_split(model: Model) -> None:
-    (images,) = make_batch(24)
+    batch = make_batch(24)
     model.eval()
     state = torch.get_rng_state()
     results = []
     for size in (24, 7, 7):
         metrics = model.build_metrics()
         with torch.no_grad():
-            for part in images.split(size):
-                model.evaluate((part,), metrics)
+            for part in zip(*(each.split(size) for each in batch), strict=True):
+                model.evaluate(part, metrics)
         results.append(metrics.compute())
     assert torch.equal(state, torch.get_rng_state())  # a test changes nothing of the training
     assert results[0].keys() == {"fid", "kid", "confident", "classes"}
@@ -140,12 +141,12 @@ def test_metrics_are_the_same_however_the_set_is_split(model: Model) -> None:
 
 def test_real_images_are_nearer_than_noise(model: Model, path_to_data: str) -> None:
     """Where the generator gives back the test set, its distance from it is next to nothing."""
-    (noise,) = make_batch(32)
+    noise, numbers = make_batch(32)
     distances = []
     for samples in (noise, make_batch(32)[0] // 2):
         model.generator = _Fixed(to_floats(samples))  # type: ignore[assignment]  # likewise
         metrics = model.build_metrics()
-        model.evaluate((noise,), metrics)
+        model.evaluate((noise, numbers), metrics)
         distances.append(metrics.compute())
     assert distances[0]["fid"].item() == pytest.approx(0, abs=0.05)
     for name in ("fid", "kid"):
