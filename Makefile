@@ -29,8 +29,8 @@ demo: .venv/ready
 	@echo "Pictures of the test: $(DEMO)/$(RUN)/test"
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow'
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2
+	$(BIN)/python -m pytest -m slow --numprocesses 2
 
 lint: .venv/ready
 	$(BIN)/ruff check

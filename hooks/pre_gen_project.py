@@ -53,8 +53,8 @@ TestCheckData TestTrainingLoader TorchvisionNetwork UserError
     "gan": """
 Adam Any CONFIDENT ClassCount Discriminator DiscriminatorLoss DownBlock FeatureNetwork
 FrechetInceptionDistance Generator GeneratorLoss GradientPenalty ImageFolder InceptionNetwork
-KernelDistance LOSSES Linear MeanMetric Metric MetricCollection Model NETWORKS Optimizer Parse Path
-SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserError
+KernelDistance LOSSES Linear MeanMetric Metric MetricCollection Model NDArray NETWORKS Optimizer
+Parse Path SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserError
 """.split(),
     "translator": """
 Adam AdaptiveInstanceNorm Any Augmentation BadImageError ConvBlock DiscriminatorLoss
