@@ -3,7 +3,7 @@
 import argparse
 import copy
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,22 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from engine.evaluation import evenly_spaced
+from engine.weights import restore_model
 
+from resnetclassifier import ResNetClassifier
 from train import Trainer
 
 PARTS, SIZE = 2, 3  # devices or processes, and each one's share of the batch
+WRAPPERS = ("none", "DataParallel", "DDP", "compiled", "EMA")
 MODES = (False, True)  # in training, batch normalization sees each part by itself
 
 NOT_LIKE: dict[Any, Any] = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 
 Gradients = list[Tensor]
+needs_gloo = pytest.mark.skipif(
+    not distributed.is_available() or not distributed.is_gloo_available(),
+    reason="torch was built without gloo",
+)
 
 
 class DrawnBySample(TorchFunctionMode):
@@ -162,8 +169,45 @@ def test_replicas(
     assert_equal(gradients(trainer), expected)
 
 
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    distributed.init_process_group("gloo", f"file://{tmp_path / 'one'}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@needs_gloo
+@pytest.mark.usefixtures("group_of_one")
+def test_what_any_wrapper_saves_any_other_loads(parse: Parse, tmp_path: Path) -> None:
+    wrapped = {name: wrap(name, parse, tmp_path / name) for name in WRAPPERS}
+    names = set(wrapped["none"].model.state_dict())
+    for saved in wrapped.values():
+        for parameter in saved.model.parameters():
+            nn.init.uniform_(parameter.data)
+        state = saved.state.state_dict(saved.options, saved.classes)
+        assert set(state["model"]) == names
+        for loaded in wrapped.values():
+            options = argparse.Namespace(**vars(loaded.options) | {"allow_changes": True})
+            loaded.state.load_state_dict(copy.deepcopy(state), options, loaded.classes)
+            for name, tensor in state["model"].items():
+                assert torch.equal(loaded.model.state_dict()[name], tensor)
+        assert set(restore_model(ResNetClassifier, state).state_dict()) == names
+
+
+def wrap(name: str, parse: Parse, folder: Path) -> Trainer:
+    """Returns a trainer with its model wrapped, or with an average of its weights."""
+    flags = {"compiled": ["--compile"], "EMA": ["--ema=0.9"]}
+    trainer = Trainer(parse(f"--run_dir={folder}", *flags.get(name, [])))
+    assert isinstance(trainer.parallel_model, DistributedDataParallel)  # as in any group
+    if name == "DataParallel":
+        trainer.parallel_model = Replicas(trainer.model)
+    elif name != "DDP":
+        trainer.parallel_model = trainer.model
+    return trainer
+
+
+@needs_gloo
 @pytest.mark.slow
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes(parse: Parse, tmp_path: Path) -> None:
     runs = [parse(*flags) for flags in LOSS_FLAGS]
     spawn(work, (runs, tmp_path), nprocs=PARTS)
