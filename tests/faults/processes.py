@@ -16,6 +16,7 @@ from runs import AttackError, Range, expect_equal
 PROCESSES = 2
 FLAGS = ["--epochs=16", "--save_every=2", "--test_every=3", "--picture_every=0", "--keep=2"]
 PATIENCE = 300.0  # seconds without a new checkpoint after which a run is taken to hang
+REBOOT = 3.0  # seconds after which a machine is back
 ORPHANS = 10.0  # seconds in which all processes must be gone
 MACHINES = ("attackA", "attackB")  # network namespaces; the first one holds the rendezvous
 
@@ -27,10 +28,14 @@ class Group:
         place: gives project, data and flags.
         run: the run's folder.
         launchers: the words that start each launcher, up to those of train.py.
+        keep_up: start a launcher again when it fails, as a service manager does.
     """
 
-    def __init__(self, place: Range, run: Path, launchers: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self, place: Range, run: Path, launchers: Sequence[Sequence[str]], keep_up: bool = False
+    ) -> None:
         self.run = run
+        self._keep_up = keep_up
         where = [f"--path_to_data={place.path_to_data}", f"--run_dir={run}", "--resume"]
         self._project = place.project
         self._commands = [[*each, "train.py", *place.flags, *where, *FLAGS] for each in launchers]
@@ -68,6 +73,13 @@ class Group:
         launcher.kill()
         launcher.wait()
 
+    def _tend(self) -> bool:
+        """Says whether launchers still run; starts those again that failed, if they are kept up."""
+        for number, launcher in enumerate(self._launchers):
+            if self._keep_up and launcher.poll():
+                self.start_again(number)
+        return any(launcher.poll() is None for launcher in self._launchers)
+
     def kill_one(self, draw: random.Random) -> None:
         """Kills a process that trains; waits for one where all are just being started."""
         while self._launchers[0].poll() is None:
@@ -92,20 +104,20 @@ class Group:
             names = sorted(path.name for path in self.run.glob("checkpoints/step_*.pt"))
             if names and names[-1] > last and len(self.workers()) == PROCESSES:
                 return names[-1]
-            if self._launchers[0].poll() is not None:
+            if not self._tend():
                 raise AttackError(f"{self.run}: it ended at {names[-1:]}\n{self.output()}")
             time.sleep(0.01)
         raise AttackError(f"{self.run}: it hangs after {last}\n{self.output()}")
 
     def end(self) -> None:
         """Waits for the end; raises AttackError for a failure, and for what lives on."""
-        for launcher in self._launchers:
-            try:
-                status = launcher.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                raise AttackError(f"{self.run}: it hangs\n{self.output()}") from None
-            if status:
-                raise AttackError(f"{self.run}: status {status}\n{self.output()}")
+        end = time.monotonic() + PATIENCE
+        while self._tend():
+            if time.monotonic() > end:
+                raise AttackError(f"{self.run}: it hangs\n{self.output()}")
+            time.sleep(0.1)
+        if any(each.returncode for each in self._launchers):
+            raise AttackError(f"{self.run}: it failed\n{self.output()}")
         end = time.monotonic() + ORPHANS
         while left := self.workers():
             if time.monotonic() > end:
@@ -156,13 +168,14 @@ def killed_machines(place: Range, draw: random.Random, count: int) -> Iterator[s
     run, last = place.new("killed-machine"), ""
     with ExitStack() as stack:
         stack.enter_context(_two_machines())
-        launchers = [_on_machine(number, count) for number in range(len(MACHINES))]
-        group = stack.enter_context(Group(place, run, launchers))
+        launchers = [_on_machine(number) for number in range(len(MACHINES))]
+        group = stack.enter_context(Group(place, run, launchers, keep_up=True))
         for _ in range(count):
             last = group.await_checkpoint(last)
             time.sleep(draw.uniform(0, 0.3))
             _ip(f"-n {MACHINES[1]} link set {MACHINES[1]} down")
             group.kill(1)
+            time.sleep(REBOOT)
             _ip(f"-n {MACHINES[1]} link set {MACHINES[1]} up")
             group.start_again(1)
             yield f"a machine after {last}"
@@ -184,13 +197,17 @@ def _launcher(*flags: str, processes: int) -> list[str]:
     return [*launcher, f"--nproc-per-node={processes}", *flags]
 
 
-def _on_machine(number: int, restarts: int) -> list[str]:
-    """Returns the words that start a launcher in a namespace, with one process of two."""
+def _on_machine(number: int) -> list[str]:
+    """Returns the words that start a launcher in a namespace, with one process of two.
+
+    It does not restart by itself: a launcher that waits for a dead machine's process to come back
+    takes a minute to give up.
+    """
     rendezvous = ["--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29400", "--rdzv-id=attack"]
     return [
         *["ip", "netns", "exec", MACHINES[number]],
         *["env", f"GLOO_SOCKET_IFNAME={MACHINES[number]}"],
-        *_launcher("--nnodes=2", f"--max-restarts={restarts}", *rendezvous, processes=1),
+        *_launcher("--nnodes=2", "--max-restarts=0", *rendezvous, processes=1),
         f"--rdzv-conf=is_host={1 - number}",
         f"--local-addr=10.77.0.{number + 1}",
     ]
