@@ -33,6 +33,7 @@ def test_its_own_tools_find_nothing(project: Path, check: str) -> None:
     python(project, "-m", *check.split())
 
 
+@pytest.mark.timeout(1500)
 def test_its_own_tests_pass(project: Path) -> None:
     """All of them; none is skipped but for want of a GPU."""
     output = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -62,6 +63,7 @@ def test_the_benchmark_still_runs() -> None:
     assert "train.py adds, without workers" in output
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(sys.platform != "linux", reason="the attacks read /proc")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_few_attacks_are_withstood(variant: str) -> None:
@@ -72,6 +74,6 @@ def test_a_few_attacks_are_withstood(variant: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=590,
+        timeout=1400,
     )
     assert process.returncode == 0, process.stdout + process.stderr
