@@ -37,13 +37,12 @@ torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Callable CheckedCache Checkpoints Clock DeviceCache DiskCache
-DistributedDataParallel DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays
-FakeImagenette FileList FullDisk Gradients Half ImageStore Iterator LossWindow MODES Malicious
-MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS PARTS Parse Parser Path
-PreemptedError READABLE Record Replicas ResumableBatchSampler Rows RunLock SIZE SeededDataset
-Sequence Source StepGuard StepSchedule StopRequest Tensor TestFileList TestListing TestReadImage
-TorchFunctionMode Trainer TrainingLoader TrainingState UserError WRAPPERS
+Any BackgroundBatches BadImageError CheckedCache Checkpoints Clock DeviceCache DiskCache
+DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette FileList
+FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace NoCache
+Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler Rows
+RunLock SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList TestListing
+TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

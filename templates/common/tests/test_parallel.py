@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_map
 from engine.evaluation import evenly_spaced
 from engine.weights import restore_model
 
-from resnetclassifier import ResNetClassifier
 from train import Trainer
 
 PARTS, SIZE = 2, 3  # devices or processes, and each one's share of the batch
@@ -191,7 +190,7 @@ def test_what_any_wrapper_saves_any_other_loads(parse: Parse, tmp_path: Path) ->
             loaded.state.load_state_dict(copy.deepcopy(state), options, loaded.classes)
             for name, tensor in state["model"].items():
                 assert torch.equal(loaded.model.state_dict()[name], tensor)
-        assert set(restore_model(ResNetClassifier, state).state_dict()) == names
+        assert set(restore_model(type(saved.model), state).state_dict()) == names
 
 
 def wrap(name: str, parse: Parse, folder: Path) -> Trainer:
