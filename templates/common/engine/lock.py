@@ -68,17 +68,19 @@ def _lock(descriptor: int) -> None:
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Has processes that enter the block under one path do so one after the other.
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Has processes that enter the block for one folder do so one after the other; not on Windows.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the folder cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if sys.platform != "win32":
-            with suppress(OSError):  # not every file system has locks
-                fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

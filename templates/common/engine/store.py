@@ -145,7 +145,7 @@ def _open_on_disk(
     path = folder / f"{root.name}-{digest}"
     try:
         folder.mkdir(exist_ok=True)
-        with one_at_a_time(folder / "lock"):  # of several processes of one training, say
+        with one_at_a_time(folder):  # of several processes of one training, say
             left = [each for each in folder.glob(f"{root.name}-*") if digest not in each.name]
             for old in left:  # of files that have changed since, or of another decoding
                 old.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from engine.cache import DiskCache, MemoryCache, NoCache, Rows
 from engine.exits import UserError
 from engine.files import list_images
+from engine.lock import one_at_a_time
 from engine.store import FOLDER, ImageStore
 
 COUNT = 12
@@ -267,3 +269,22 @@ def test_spawned_worker_shares_it(root: Path, kind: str) -> None:
     copy = pickle.loads(pickle.dumps(store.cache))
     assert copy.read(ALL)[1].all()
     assert isinstance(copy, DiskCache | MemoryCache)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks, and no cache")
+def test_one_process_at_a_time_makes_a_cache(tmp_path: Path) -> None:
+    """Each opens the folder anew, so threads stand for processes here."""
+    events: list[str] = []
+
+    def wait() -> None:
+        with one_at_a_time(tmp_path):
+            events.append("second")
+
+    with one_at_a_time(tmp_path):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.2)
+        events.append("first")
+    thread.join(10)
+    assert events == ["first", "second"]
+    assert not list(tmp_path.iterdir())
