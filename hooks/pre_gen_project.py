@@ -26,9 +26,9 @@ ANSWERS: dict[str, Any] = dict(PAIRS)
 # The lists between the two marks are written by `python tests/refresh.py`.
 # <refresh>
 PACKAGES = """
-matplotlib mypy numpy onnx onnxruntime onnxscript pillow pre-commit prefetch-generator pytest
-pytest-timeout ruff scikit-learn setuptools tensorboard tensorboardx torch torchinfo torchmetrics
-torchvision tqdm types-tqdm
+ipykernel matplotlib mypy nbclient numpy onnx onnxruntime onnxscript pillow pre-commit
+prefetch-generator pytest pytest-timeout ruff scikit-learn setuptools tensorboard tensorboardx
+torch torchinfo torchmetrics torchvision tqdm types-tqdm
 """.split()
 MODULES = """
 PIL conftest data engine guide layers losses networks numpy onnxruntime onnxscript ops predict
