@@ -76,15 +76,16 @@ def _imports(project: Project) -> Iterator[tuple[str, int, str]]:
     """Yields importer, line and dotted target of each import inside the project."""
     ours = {name.split(".")[0] for name in project.sources}
     for source, node in project.nodes():
-        names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             package = f"{source.module.split('.')[0]}." if node.level else ""
             names = [f"{package}{node.module or ''}.{alias.name}" for alias in node.names]
-        for name in names:
-            if name.split(".")[0] in ours and isinstance(node, ast.stmt):
-                yield source.module, node.lineno, name
+        else:
+            continue
+        yield from (
+            (source.module, node.lineno, name) for name in names if name.split(".")[0] in ours
+        )
 
 
 def _offers(project: Project, module: str) -> set[str]:

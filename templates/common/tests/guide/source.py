@@ -7,6 +7,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,12 +48,9 @@ class Definition(NamedTuple):
         """Its name in the source, with that of its class."""
         return f"{self.owner.name}.{self.node.name}" if self.owner else self.node.name
 
-    def code(self) -> Iterator[ast.AST]:
-        """Walks over what of it is run; a class's methods are definitions of their own."""
-        is_class = isinstance(self.node, ast.ClassDef)
-        parts = [each for each in self.node.body if not (is_class and isinstance(each, Function))]
-        for part in [*self.node.decorator_list, *parts]:
-            yield from code(part)
+    def code(self) -> list[ast.AST]:
+        """Returns the nodes of it that are run; a class's methods are definitions of their own."""
+        return self.source.code(self.node)
 
 
 class Source:
@@ -67,14 +65,11 @@ class Source:
         self.path = path
         self.tree = ast.parse(text)
         self.module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self.names = dict(_bindings(self.tree, self.module))
-        self.comments = dict(_comments(text))
+        self.nodes = list(ast.walk(self.tree))
+        self.names = dict(_bindings(self))
+        self.comments = dict(_comments(text)) if "guide:" in text else {}
         self._locals: dict[ast.AST, set[str]] = {}
-
-    @cached_property
-    def nodes(self) -> list[ast.AST]:
-        """All nodes of its tree."""
-        return list(ast.walk(self.tree))
+        self._code: dict[ast.AST, list[ast.AST]] = {}
 
     def dotted(self, node: ast.AST, within: ast.AST | None = None) -> str:
         """Returns what a name stands for: numpy.mean for np.mean; nothing if it is no name.
@@ -92,6 +87,15 @@ class Source:
             return node.id if node.id == "self" else f"<local>.{node.id}"
         return self.names.get(node.id, node.id)
 
+    def code(self, node: Function | ast.ClassDef) -> list[ast.AST]:
+        """Returns the nodes of a definition that are run; see `Definition.code`."""
+        if node not in self._code:
+            is_class = isinstance(node, ast.ClassDef)
+            parts = [each for each in node.body if not (is_class and isinstance(each, Function))]
+            found = (code(part) for part in [*node.decorator_list, *parts])
+            self._code[node] = list(chain.from_iterable(found))
+        return self._code[node]
+
     def locals(self, function: ast.AST) -> set[str]:
         """Returns the arguments and variables of a function."""
         if function not in self._locals:
@@ -108,18 +112,18 @@ def parse(path: str, text: str) -> Source:
     return Source(path, text)
 
 
-def _bindings(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
+def _bindings(source: Source) -> Iterator[tuple[str, str]]:
     """Yields each name that a file imports or defines, and what it stands for."""
-    for node in tree.body:
+    for node in source.tree.body:
         if isinstance(node, Function | ast.ClassDef):
-            yield node.name, f"{module}.{node.name}"
-    for each in ast.walk(tree):
+            yield node.name, f"{source.module}.{node.name}"
+    for each in source.nodes:
         if isinstance(each, ast.Import):
             for alias in each.names:
                 name = alias.name if alias.asname else alias.name.split(".")[0]
                 yield alias.asname or name, name
         elif isinstance(each, ast.ImportFrom):
-            package = f"{module.split('.')[0]}." if each.level else ""
+            package = f"{source.module.split('.')[0]}." if each.level else ""
             for alias in each.names:
                 origin = f"{package}{each.module or ''}".strip(".")
                 yield alias.asname or alias.name, f"{origin}.{alias.name}"
