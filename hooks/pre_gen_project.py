@@ -39,10 +39,10 @@ CLASSES = {
     "common": """
 Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock DeviceCache
 DiskCache DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette
-FileList FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace
-NoCache Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler
-Rows RunLock Scene SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList
-TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+FileList FullDisk Half ImageStore LossWindow Malicious MaskStore MemoryCache MetricCollection
+Namespace NoCache Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas
+ResumableBatchSampler Rows RunLock Scene SeededDataset Source StepGuard StepSchedule StopRequest
+Tensor TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric
@@ -63,6 +63,12 @@ Model MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchD
 PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
 StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
 UpBlock UserError Vgg19 WEIGHTS
+""".split(),
+    "segmenter": """
+Adam Any Augmentation BadImageError CLASSES DiceLoss DoubleConv Encoder IGNORED Image MaskFolder
+MeanMetric Metric MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix
+MulticlassF1Score MulticlassJaccardIndex Normalize OPTIONS Optimizer Parse Path PixelCrossEntropy
+RAMP SHOWN SMALL Sequence TILE Tensor TorchvisionEncoder UNet UpBlock UserError
 """.split(),
 }
 # </refresh>
