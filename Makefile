@@ -9,7 +9,7 @@ VARIANTS = $(shell $(PYTHON) -c 'import json; print(*json.load(open("cookiecutte
 # What does not name the model; the rest of templates/common is written against the classifier's.
 ANYWHERE := templates/common/engine templates/common/tests/conftest.py
 
-.PHONY: demo test lint bench attack clean
+.PHONY: demo test lint bench cuda attack clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -44,6 +44,9 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training_loop.py
+
+cuda: .venv/ready
+	$(BIN)/python benchmarks/on_cuda.py
 
 attack: .venv/ready
 	$(BIN)/python tests/faults/attack.py

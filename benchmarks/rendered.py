@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import inspect
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -33,6 +34,12 @@ def render(folder: Path, variant: str = "classifier") -> Path:
     subprocess.run(command + flags, check=True, stdout=subprocess.DEVNULL)
     (project,) = folder.iterdir()
     return project
+
+
+def shown_speeds(output: str, first_epoch: int = 1) -> list[int]:
+    """Returns the images/s that a train.py without a terminal has printed from an epoch on."""
+    found = re.findall(r"^epoch (\d+), .*images/s (\d+)", output, re.MULTILINE)
+    return [int(speed) for epoch, speed in found if int(epoch) >= first_epoch]
 
 
 def write_images(root: Path, split: str, count: int) -> None:

@@ -10,14 +10,13 @@ and two take turns.
 
 import argparse
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from rendered import render, write_data
+from rendered import render, shown_speeds, write_data
 from report import describe_machine, spread, summarize
 
 BATCH_SIZE = 64
@@ -44,8 +43,7 @@ def measure(project: Path, data: Path, processes: int, batch_size: int) -> float
         )
     if process.returncode:
         sys.exit(process.stderr)
-    later = rf"^epoch [2-{EPOCHS}], .*images/s (\d+)"
-    return statistics.median(map(int, re.findall(later, process.stdout, re.MULTILINE)))
+    return statistics.median(shown_speeds(process.stdout, first_epoch=2))
 
 
 def main() -> None:

@@ -32,17 +32,18 @@ types-tqdm
 """.split()
 MODULES = """
 PIL conftest data engine layers losses networks numpy onnxruntime onnxscript ops predict
-prefetch_generator prepare_data pytest sklearn tensorboardX test test_model tests torch
+prefetch_generator prepare_data pytest sklearn tensorboardX test test_model test_resume tests torch
 torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock DeviceCache
-DiskCache DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette
-FileList FullDisk Half ImageStore LossWindow Malicious MaskStore MemoryCache MetricCollection
-Namespace NoCache Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas
-ResumableBatchSampler Rows RunLock Scene SeededDataset Source StepGuard StepSchedule StopRequest
-Tensor TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
+DeferredStepGuard DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter FailedError
+FakeArrays FakeImagenette FileList FullDisk Half ImageStore LossWindow Malicious MaskStore
+MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path PreemptedError READABLE
+Record Replicas ReplicatedNetwork ResumableBatchSampler Rows RunLock Scene SeededDataset Source
+SplitNetwork StepGuard StepSchedule StopRequest Tensor TestFileList TestListing TestReadImage
+Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

@@ -100,7 +100,8 @@ class ResNetClassifier(nn.Module):
     def build_optimizers(self, options: argparse.Namespace) -> dict[str, Optimizer]:
         """Returns the optimizers by the name of the loss that each one minimizes."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return {"classifier": Adam(trained, options.lr, weight_decay=options.weight_decay)}
+        decay, fused = options.weight_decay, options.fused
+        return {"classifier": Adam(trained, options.lr, weight_decay=decay, fused=fused)}
 
     def build_metrics(self) -> MetricCollection:
         """Returns what a test measures: numbers, one number per class, and a confusion matrix."""

@@ -25,16 +25,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import data
-from engine import distributed, exits, loading, progress, reproducibility
+from engine import distributed, exits, loading, progress, reproducibility, speed
 from engine.checkpoint import Checkpoints
 from engine.evaluation import evaluate, evenly_spaced, improves, numbers
 from engine.lock import RunLock
-from engine.memory import keep_freed_memory
 from engine.prefetch import BackgroundBatches, to_device
 from engine.record import LossWindow, Record
 from engine.state import TrainingState
 from engine.stopping import StopRequest
-from engine.weights import check_finite, fine_tune
+from engine.weights import fine_tune
 
 from resnetclassifier import ResNetClassifier
 
@@ -50,7 +49,7 @@ class Trainer:
         reproducibility.set_deterministic(options.deterministic)
         reproducibility.seed_all(options.seed)
         self.device = distributed.pick_device(options.device)
-        keep_freed_memory()
+        speed.tune(options, self.device)
 
         # 2. Data: a training and a test set, both with the training set's classes.
         training_set, self.test_set = data.build_datasets(options)
@@ -59,7 +58,8 @@ class Trainer:
         self.test_loader = loading.test_loader(self.test_set, options)
 
         # 3. The model moves to its device; only then come the optimizers of its parameters.
-        self.model = ResNetClassifier(options, self.classes).to(self.device)
+        model = ResNetClassifier(options, self.classes)
+        self.model = distributed.place(model, self.device, options)
         optimizers = self.model.build_optimizers(options)
         steps = options.epochs * len(self.training_loader) // options.accumulate
         self.total_steps = min(steps, options.max_steps or steps)
@@ -151,8 +151,7 @@ class Trainer:
             terms: dict[str, Tensor] = self.parallel_model(batch)
         losses = list(self.state.parameters)
         for name in losses:
-            # A loss sends gradients to its own optimizer's parameters alone, if there are others.
-            # The next loss may go back through the same graph.
+            # Of several losses, each goes back to its own optimizer's parameters alone.
             inputs = self.state.parameters[name] if len(losses) > 1 else None
             loss = self.state.scaler.scale(terms[name].mean())
             loss.backward(self.state.share, inputs=inputs, retain_graph=name != losses[-1])
@@ -170,10 +169,10 @@ class Trainer:
                     nn.utils.clip_grad_norm_(state.parameters[name], clip_grad)
                 state.scaler.step(optimizer)
             state.scaler.update()
-            for scheduler in state.schedulers.values():
-                scheduler.step()
-            if state.ema:
-                state.ema.update_parameters(self.model)
+        for scheduler in state.schedulers.values():
+            scheduler.step()
+        if state.ema:
+            state.ema.update_parameters(self.model)
         for optimizer in state.optimizers.values():
             optimizer.zero_grad()
 
@@ -190,11 +189,12 @@ class Trainer:
     def log(self, bar: "tqdm[Any]") -> None:
         """Reads the window's terms back from the device, once, and records them."""
         state = self.state
+        state.guard.report(state.n_iter)
         numbers = self.window.means()
         numbers["lr"] = next(iter(state.optimizers.values())).param_groups[0]["lr"]
-        speed = self.meter.window(self.options.batch_size)
-        self.record.scalars("train", state.n_iter, state.epoch, numbers, speed)
-        progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", speed | numbers)
+        rates = self.meter.window(self.options.batch_size)
+        self.record.scalars("train", state.n_iter, state.epoch, numbers, rates)
+        progress.show(bar, f"epoch {state.epoch + 1}, step {state.n_iter}", rates | numbers)
         if line := self.meter.advice(self.options):
             bar.write(line)
 
@@ -214,7 +214,7 @@ class Trainer:
     def test(self) -> bool:
         """Tests the model, and says whether it is the best so far."""
         state, model = self.state, self.state.tested_model
-        check_finite(model, state.n_iter)
+        state.check()
         metrics = evaluate(model, self.test_loader, self.device, self.options, self.stop)
         if self.stop.cut_short:  # it will be done anew
             return False
@@ -231,7 +231,7 @@ class Trainer:
         """Saves a checkpoint in the background, once all in it is seen to be finite."""
         state = self.state
         state.window = self.window.read()
-        check_finite(self.model, state.n_iter)
+        state.check()
         state.position = self.record.position
         checkpoint = state.state_dict(self.options, self.classes) | {"is_best": is_best}
         self.checkpoints.save(checkpoint, self.record.sync)

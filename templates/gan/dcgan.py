@@ -167,11 +167,11 @@ class DCGAN(nn.Module):
 
     def build_optimizers(self, options: argparse.Namespace) -> dict[str, Optimizer]:
         """Returns the optimizers by the name of the loss that each one minimizes."""
-        betas = options.beta1, options.beta2
+        betas, fused = (options.beta1, options.beta2), options.fused
         rate = options.lr if options.lr_discriminator is None else options.lr_discriminator
         return {
-            "generator": Adam(self.generator.parameters(), options.lr, betas),
-            "discriminator": Adam(self.discriminator.parameters(), rate, betas),
+            "generator": Adam(self.generator.parameters(), options.lr, betas, fused=fused),
+            "discriminator": Adam(self.discriminator.parameters(), rate, betas, fused=fused),
         }
 
     def build_metrics(self) -> MetricCollection:

@@ -164,14 +164,16 @@ class Pix2PixHD(nn.Module):
 
     def build_optimizers(self, options: argparse.Namespace) -> dict[str, Optimizer]:
         """Returns the optimizers by the name of the loss that each one minimizes."""
-        betas = options.beta1, options.beta2
+        betas, fused = (options.beta1, options.beta2), options.fused
         trained = list(self.generator.parameters())
         if self.style_encoder is not None:
             trained += self.style_encoder.parameters()
-        optimizers: dict[str, Optimizer] = {"generator": Adam(trained, options.lr, betas)}
+        optimizers: dict[str, Optimizer] = {}
+        optimizers["generator"] = Adam(trained, options.lr, betas, fused=fused)
         if self.discriminator is not None:
             parameters = self.discriminator.parameters()
-            optimizers["discriminator"] = Adam(parameters, options.lr_discriminator, betas)
+            rate = options.lr_discriminator
+            optimizers["discriminator"] = Adam(parameters, rate, betas, fused=fused)
         return optimizers
 
     def build_metrics(self) -> MetricCollection:

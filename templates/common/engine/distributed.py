@@ -23,6 +23,7 @@ from engine.exits import UserError
 _AS_EVER = nullcontext()
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def rank() -> int:
@@ -197,11 +198,27 @@ def share_of_batch(options: argparse.Namespace) -> int:
     return int(size // count)
 
 
+def place(model: Module, device: torch.device, options: argparse.Namespace) -> Module:
+    """Returns the model on the device, in the form that the flags ask for.
+
+    Raises:
+        UserError: --sync_batch_norm, but there are no several processes on GPUs.
+    """
+    if options.sync_batch_norm:
+        if not is_joined() or device.type != "cuda":
+            raise UserError("--sync_batch_norm needs several processes on GPUs, see torchrun")
+        model = cast(Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    if options.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model.to(device)
+
+
 def parallelize(model: nn.Module, device: torch.device, options: argparse.Namespace) -> nn.Module:
     """Returns the model, or wraps it so that each batch is split over processes or GPUs.
 
-    This is the guide's second pattern: networks and losses are packed in one module, so the losses
-    are computed on every device, one per sample.
+    These are the guide's two patterns: each network is split by itself, and the losses are
+    computed on the first GPU; or networks and losses, packed in one module, are split as a whole,
+    so that the losses, one per sample, are computed on every GPU.
 
     Raises:
         UserError: the batch has fewer samples than there are GPUs.
@@ -224,7 +241,39 @@ def parallelize(model: nn.Module, device: torch.device, options: argparse.Namesp
         f"nn.DataParallel splits each batch over {count} GPUs; --parallel none uses one, and "
         f"torchrun --standalone --nproc-per-node {count} train.py ... is faster"
     )
-    return nn.DataParallel(model)
+    return nn.DataParallel(model) if options.parallel == "super" else split_networks(model)
+
+
+class SplitNetwork(nn.DataParallel[nn.Module]):
+    """A network in nn.DataParallel, whose weights are called as they are without it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        # torch gives the two no types.
+        self.register_state_dict_post_hook(_drop_prefix)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_prefix)  # type: ignore[no-untyped-call]
+
+
+def split_networks(model: nn.Module) -> nn.Module:
+    """Puts each network of the model, a child that has parameters, in nn.DataParallel."""
+    for name, child in model.named_children():
+        if any(True for _ in child.parameters()):
+            setattr(model, name, SplitNetwork(child))
+    return model
+
+
+def _drop_prefix(
+    network: nn.Module, weights: dict[str, Tensor], prefix: str, metadata: object
+) -> None:
+    del network, metadata
+    for name in [name for name in weights if name.startswith(f"{prefix}module.")]:
+        weights[prefix + name.removeprefix(f"{prefix}module.")] = weights.pop(name)
+
+
+def _add_prefix(network: nn.Module, weights: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    del network, rest
+    for name in [name for name in weights if name.startswith(prefix)]:
+        weights[f"{prefix}module.{name.removeprefix(prefix)}"] = weights.pop(name)
 
 
 def exchange(model: nn.Module, now: bool) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from engine.distributed import world_size
@@ -26,6 +27,8 @@ class StepGuard:
         bad_steps: in a row, up to now.
     """
 
+    bad_steps: int = 0
+
     def __init__(
         self,
         parameters: Mapping[str, Sequence[nn.Parameter]],
@@ -33,7 +36,6 @@ class StepGuard:
         limit: int,
         ignore_gradients: bool,
     ) -> None:
-        self.bad_steps = 0
         self._limit = limit
         self._parameters = {} if ignore_gradients else parameters
         self._buffers = list(buffers)
@@ -62,6 +64,22 @@ class StepGuard:
         Raises:
             DivergenceError: it is one bad step too many.
         """
+        losses = self._look()
+        if not self._found.item():
+            self.bad_steps = 0
+            _copy(self._buffers, self._kept)
+            return True
+        self._found.zero_()
+        _copy(self._kept, self._buffers)
+        self.bad_steps += 1
+        self._refuse(f"step {n_iter}: {self._find(losses)}", self.bad_steps)
+        return False
+
+    def report(self, n_iter: int) -> None:
+        """Names what `allows` has not named yet; here, that is nothing."""
+
+    def _look(self) -> list[tuple[str, Tensor]]:
+        """Sets `_found` to 1 if a loss or gradient is not finite; returns the losses."""
         losses, self._losses = self._losses, []
         tensors = [gradient for each in self._all if (gradient := each.grad) is not None]
         tensors += [values for _, values in losses if self._sees_losses]
@@ -70,22 +88,17 @@ class StepGuard:
             torch._amp_foreach_non_finite_check_and_unscale_(tensors, self._found, self._one)
         else:
             self._found += ~torch.stack([each.isfinite().all() for each in tensors]).all()
-        if not self._found.item():
-            self.bad_steps = 0
-            _copy(self._buffers, self._kept)
-            return True
-        self._found.zero_()
-        _copy(self._kept, self._buffers)
-        self.bad_steps += 1
-        line = f"step {n_iter}: {self._find(losses)}"
-        if self.bad_steps >= self._limit:
+        return losses
+
+    def _refuse(self, line: str, in_a_row: int) -> None:
+        """Prints the line; raises DivergenceError with it at the limit of bad steps in a row."""
+        if in_a_row >= self._limit:
             raise DivergenceError(
                 f"{line}, {self._limit} bad steps in a row; the last checkpoint is untouched; "
                 "try a lower --lr, or --warmup, or --clip_grad"
             )
-        count = f"{self.bad_steps} of --max_bad_steps {self._limit}"
+        count = f"{in_a_row} of --max_bad_steps {self._limit}"
         tqdm.write(f"{line}: not applied ({count})", file=sys.stderr)
-        return False
 
     def _find(self, losses: Sequence[tuple[str, Tensor]]) -> str:
         """Says in words what is not finite."""
@@ -97,6 +110,69 @@ class StepGuard:
             if not all(torch.isfinite(each).all() for each in gradients):
                 return f"the gradient of {name} is not finite"
         return "a loss is not finite"
+
+
+class DeferredStepGuard(StepGuard):
+    """A guard that never has the host wait for a GPU.
+
+    The optimizers, all fused, skip a bad step by themselves, on the device. What was skipped is
+    read back when `report` is called.
+
+    Args:
+        optimizers: of the parameters.
+        parameters, buffers, limit, ignore_gradients: as above.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        parameters: Mapping[str, Sequence[nn.Parameter]],
+        buffers: Sequence[Tensor],
+        limit: int,
+        ignore_gradients: bool,
+    ) -> None:
+        super().__init__(parameters, buffers, limit, ignore_gradients)
+        # Bad steps in a row, the most of them since the last report, and all since then.
+        self._counts = self._found.new_zeros(3)
+        if not ignore_gradients:
+            for optimizer in optimizers:  # the name by which a GradScaler tells a fused one
+                optimizer.found_inf = self._found  # type: ignore[attr-defined]
+
+    @property
+    def bad_steps(self) -> int:
+        """Bad steps in a row, up to now."""
+        return int(self._counts[0])
+
+    @bad_steps.setter
+    def bad_steps(self, count: int) -> None:
+        self._counts[0] = count
+
+    def allows(self, n_iter: int) -> bool:
+        """Returns True: whether step `n_iter` is applied is decided on the device."""
+        del n_iter
+        self._found.zero_()
+        self._look()
+        in_a_row, most, total = self._counts
+        in_a_row.add_(self._found).mul_(self._found)
+        torch.maximum(most, in_a_row, out=most)
+        total.add_(self._found)
+        is_bad = self._found.bool()
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            torch.where(is_bad, kept, buffer, out=kept)
+            buffer.copy_(kept)
+        return True
+
+    def report(self, n_iter: int) -> None:
+        """Names on stderr how many steps since the last report, up to `n_iter`, were not applied.
+
+        Raises:
+            DivergenceError: they were too many in a row.
+        """
+        _, most, total = map(int, self._counts.tolist())
+        self._counts[1:] = 0
+        if total:
+            line = f"up to step {n_iter}: in {total} steps, a loss or gradient is not finite"
+            self._refuse(line, most)
 
 
 def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from engine.exits import WRONG_USE, UserError
 
+_SWITCH: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -69,14 +70,12 @@ def _add_run_arguments(group: Any) -> None:
     group.add_argument("--run_dir", help="folder of the run (default: runs/<model>-<time>)")
     group.add_argument(
         "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=False,
+        **_SWITCH,
         help="continue the run in --run_dir at its newest good checkpoint; start it if none",
     )
     group.add_argument(
         "--allow_changes",
-        action=argparse.BooleanOptionalAction,
-        default=False,
+        **_SWITCH,
         help="resume even where changed flags or data keep the run from going on exactly",
     )
     group.add_argument(
@@ -156,26 +155,44 @@ def _add_device_arguments(group: Any) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     group.add_argument(
         "--parallel",
-        choices=["super", "none"],
+        choices=["super", "networks", "none"],
         default="super",
-        help="several GPUs: the whole model in nn.DataParallel, or only the first GPU",
+        help="several GPUs: nn.DataParallel around the whole model, losses included, or around "
+        "each network, or only the first GPU",
+    )
+    group.add_argument(
+        "--sync_batch_norm",
+        **_SWITCH,
+        help="several processes on GPUs: batch normalization sees the batches of all of them",
     )
     group.add_argument(
         "--amp",
-        action=argparse.BooleanOptionalAction,
-        default=False,
+        **_SWITCH,
         help="mixed precision: bfloat16 where the device has it, else float16 with loss scaling",
     )
     group.add_argument(
-        "--compile",
+        "--tf32",
         action=argparse.BooleanOptionalAction,
-        default=False,
+        help="TensorFloat-32 on GPUs that have it (default: in convolutions alone)",
+    )
+    group.add_argument(
+        "--channels_last",
+        **_SWITCH,
+        help="keep the channels of a pixel side by side; often faster with --amp on GPUs",
+    )
+    group.add_argument(
+        "--fused",
+        action=argparse.BooleanOptionalAction,
+        help="an optimizer's step in one kernel (default: on GPUs of CUDA)",
+    )
+    group.add_argument(
+        "--compile",
+        **_SWITCH,
         help="compile the model with torch.compile",
     )
     group.add_argument(
         "--deterministic",
-        action=argparse.BooleanOptionalAction,
-        default=False,
+        **_SWITCH,
         help="refuse algorithms whose result may differ from run to run (slower on GPUs)",
     )
 
@@ -220,8 +237,7 @@ def add_image_arguments(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--flip",
-        action=argparse.BooleanOptionalAction,
-        default=False,
+        **_SWITCH,
         help="mirror half of the training images; not for digits or letters",
     )
     parser.add_argument(

@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 from engine import TEMPLATE_VERSION
 from engine.checkpoint import copy_to_cpu
 from engine.distributed import amp_dtype, world_size
-from engine.divergence import StepGuard
+from engine.divergence import DeferredStepGuard, StepGuard
 from engine.reproducibility import get_rng_state, set_rng_state
 from engine.resume import check_changes, fingerprint, place_in_epoch
 from engine.schedules import build_scheduler
-from engine.weights import load_model
+from engine.weights import check_finite, load_model
 
 
 class TrainingState:
@@ -80,7 +80,13 @@ class TrainingState:
         is_scaled = self.scaler.is_enabled()
         names = model.state_dict().keys()  # others are constants
         buffers = [each for name, each in model.named_buffers() if name in names]
-        self.guard = StepGuard(self.parameters, buffers, options.max_bad_steps, is_scaled)
+        watched = self.parameters, buffers, options.max_bad_steps, is_scaled
+        groups = [group for each in optimizers.values() for group in each.param_groups]
+        self.guard: StepGuard
+        if device.type == "cuda" and all(group.get("fused") for group in groups):
+            self.guard = DeferredStepGuard(list(optimizers.values()), *watched)
+        else:
+            self.guard = StepGuard(*watched)
         self.fingerprint = fingerprint(training_set)
         self.epoch = self.batch = self.n_iter = self.ended = self.position = 0
         self.best: float | None = None
@@ -101,6 +107,12 @@ class TrainingState:
         self.ended = self.n_iter
         if self.batch >= batches:  # more, if a resumed run's data has become less
             self.epoch, self.batch = self.epoch + 1, 0
+
+    def check(self) -> None:
+        """Raises DivergenceError if a weight, or too much of what led to it, is not finite."""
+        self.guard.report(self.n_iter)
+        for model in {self.model, self.tested_model}:
+            check_finite(model, self.n_iter)
 
     def state_dict(self, options: argparse.Namespace, classes: list[str]) -> dict[str, Any]:
         """Returns a checkpoint: plain types, and the tensors themselves."""

@@ -6,8 +6,9 @@ from typing import cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam
 
-from engine.divergence import StepGuard
+from engine.divergence import DeferredStepGuard, StepGuard
 from engine.exits import DivergenceError
 from engine.record import LossWindow
 
@@ -86,3 +87,66 @@ def test_buffers_are_those_of_the_last_good_step() -> None:
     guard.watch("loss", torch.tensor(math.nan))
     assert not guard.allows(2)
     assert all(map(torch.equal, layer.buffers(), good))
+
+
+def deferred_guard(limit: int = 3) -> tuple[DeferredStepGuard, nn.BatchNorm1d, Adam]:
+    """Returns a guard on the CPU, whose fused optimizers skip a step as those on a GPU do."""
+    layer = nn.BatchNorm1d(2)
+    optimizer = Adam(layer.parameters(), 0.1, fused=True)
+    parameters = {"loss": list(layer.parameters())}
+    return (
+        DeferredStepGuard([optimizer], parameters, list(layer.buffers()), limit, False),
+        layer,
+        optimizer,
+    )
+
+
+def train(guard: StepGuard, layer: nn.Module, optimizer: Adam, *inputs: float) -> list[Tensor]:
+    """Takes a step on each of the inputs; returns weights and buffers after each."""
+    states = []
+    for number, value in enumerate(inputs):
+        optimizer.zero_grad()
+        losses = layer(torch.tensor([[1.0, 2.0], [value, 3.0]])).square().mean(1)
+        losses.mean().backward()
+        guard.watch("loss", losses)
+        assert guard.allows(number)
+        optimizer.step()
+        states.append(torch.cat([each.flatten() for each in layer.state_dict().values()]))
+    return states
+
+
+def test_deferred_guard_has_the_optimizer_skip_a_bad_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    guard, layer, optimizer = deferred_guard()
+    first, bad, after = train(guard, layer, optimizer, 5.0, math.inf, 6.0)
+    assert torch.equal(bad, first)
+    assert not torch.equal(after, first)
+    assert bool(after.isfinite().all())
+    expected, other, another = deferred_guard()
+    assert torch.equal(train(expected, other, another, 5.0, 6.0)[-1], after)
+    assert capsys.readouterr().err == ""  # nobody has waited for it
+    guard.report(3)
+    line = "up to step 3: in 1 steps, a loss or gradient is not finite: not applied (1 of"
+    assert line in capsys.readouterr().err
+    guard.report(4)
+    assert capsys.readouterr().err == ""
+
+
+def test_deferred_guard_ends_the_run_only_after_bad_steps_in_a_row() -> None:
+    guard, layer, optimizer = deferred_guard()
+    train(guard, layer, optimizer, *[math.nan] * 2, 5.0, *[math.nan] * 2)
+    assert guard.bad_steps == 2
+    guard.report(5)
+    train(guard, layer, optimizer, math.nan)
+    assert guard.bad_steps == 3  # of which two are of before the report
+    with pytest.raises(DivergenceError, match=r"up to step 6: .*, 3 bad steps in a row"):
+        guard.report(6)
+
+
+def test_deferred_guard_goes_on_counting_after_a_resume() -> None:
+    guard, layer, optimizer = deferred_guard()
+    guard.bad_steps = 2
+    train(guard, layer, optimizer, math.nan)
+    with pytest.raises(DivergenceError, match="3 bad steps in a row"):
+        guard.report(1)

@@ -17,15 +17,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from engine import distributed as engine_distributed
+from engine.distributed import SplitNetwork, parallelize, split_networks
 from engine.evaluation import evenly_spaced
+from engine.exits import UserError
 from engine.weights import restore_model
 
 from train import Trainer
 
 PARTS, SIZE = 2, 3  # devices or processes, and each one's share of the batch
-WRAPPERS = ("none", "DataParallel", "DDP", "compiled", "EMA")
+WRAPPERS = ("none", "DataParallel", "networks in DataParallel", "DDP", "compiled", "EMA")
 MODES = (False, True)  # in training, batch normalization sees each part by itself
 
+# By its name alone one would get the function of the same name.
+replicate_module = importlib.import_module("torch.nn.parallel.replicate")
 NOT_LIKE: dict[Any, Any] = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 
 Gradients = list[Tensor]
@@ -83,20 +88,29 @@ class Replicas(nn.DataParallel[nn.Module]):
         return outputs
 
     def gather(self, outputs: Any, output_device: Any) -> Any:
-        return {name: torch.cat([each[name] for each in outputs]) for name in outputs[0]}
+        return tree_map(lambda *parts: torch.cat(parts), *outputs)
+
+
+class ReplicatedNetwork(Replicas, SplitNetwork):
+    """Likewise, of a single network; what its model draws, it draws for the whole batch."""
+
+    def parallel_apply(self, replicas: Any, inputs: Any, kwargs: Any) -> list[Any]:
+        return [net(*own) for net, own in zip(replicas, inputs, strict=True)]
 
 
 def copy_to_replicas(
     tensors: Sequence[Tensor], devices: Sequence[Any], detach: bool = False
 ) -> list[list[Tensor]]:
     """In place of the broadcast to GPUs: the gradients of all copies add up in the original."""
-    copies = [[each.clone() for each in tensors] for _ in devices]
-    return [[each.detach() for each in row] for row in copies] if detach else copies
+    if detach:  # buffers: the first replica has the original's own, as on its GPU
+        return [[each.clone() if number else each for each in tensors] for number in devices]
+    return [[each.clone() for each in tensors] for _ in devices]
 
 
 def take(batch: Any, number: int) -> Any:
-    """Returns a part of a batch."""
-    return tree_map(lambda each: each[number * SIZE : (number + 1) * SIZE], batch)
+    """Returns a part of a batch; what is no tensor is no batch."""
+    rows = slice(number * SIZE, (number + 1) * SIZE)
+    return tree_map(lambda each: each[rows] if isinstance(each, Tensor) else each, batch)
 
 
 def build(options: argparse.Namespace, training: bool) -> tuple[Trainer, Any]:
@@ -159,13 +173,55 @@ def test_virtual_batch(parse: Parse, flags: list[str]) -> None:
 def test_replicas(
     parse: Parse, monkeypatch: pytest.MonkeyPatch, flags: list[str], training: bool
 ) -> None:
-    module = importlib.import_module("torch.nn.parallel.replicate")  # the name is a function's, too
-    monkeypatch.setattr(module, "_broadcast_coalesced_reshape", copy_to_replicas)
+    monkeypatch.setattr(replicate_module, "_broadcast_coalesced_reshape", copy_to_replicas)
     trainer, batch = build(parse(*flags), training)
     expected = expected_gradients(trainer, batch)
     trainer.parallel_model = Replicas(trainer.model)
     trainer.backward(batch)
     assert_equal(gradients(trainer), expected)
+
+
+@pytest.mark.parametrize("training", MODES)
+@pytest.mark.parametrize("flags", LOSS_FLAGS, ids=" ".join)
+def test_networks_in_replicas(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, flags: list[str], training: bool
+) -> None:
+    """The guide's other pattern: the losses see the whole batch, each network its parts."""
+    monkeypatch.setattr(replicate_module, "_broadcast_coalesced_reshape", copy_to_replicas)
+    monkeypatch.setattr(engine_distributed, "SplitNetwork", ReplicatedNetwork)
+    trainer, batch = build(parse(*flags), training)
+    expected = expected_gradients(trainer, batch)
+    names = list(trainer.model.state_dict())
+    split_networks(trainer.model)
+    assert any(isinstance(each, ReplicatedNetwork) for each in trainer.model.children())
+    assert list(trainer.model.state_dict()) == names
+    with DrawnBySample(0):
+        trainer.backward(batch)
+    assert_equal(gradients(trainer), expected)
+
+
+@pytest.mark.parametrize("parallel", ["super", "networks"])
+def test_several_gpus_of_one_process(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parallel: str
+) -> None:
+    options = parse(f"--parallel={parallel}", "--batch_size=4")
+    trainer = Trainer(options)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    wrapped = parallelize(trainer.model, torch.device("cuda"), options)
+    assert isinstance(wrapped, nn.DataParallel) == (parallel == "super")
+    networks = [isinstance(each, SplitNetwork) for each in trainer.model.children()]
+    assert any(networks) == (parallel == "networks")
+    assert "torchrun --standalone --nproc-per-node 4" in capsys.readouterr().out
+    options.batch_size = 3
+    with pytest.raises(UserError, match="--batch_size 3 is less than the number of GPUs, 4"):
+        parallelize(trainer.model, torch.device("cuda"), options)
+    options.parallel = "none"
+    assert parallelize(trainer.model, torch.device("cuda"), options) is trainer.model
+
+
+def test_statistics_of_all_processes_need_processes_on_gpus(parse: Parse) -> None:
+    with pytest.raises(UserError, match="--sync_batch_norm needs several processes on GPUs"):
+        Trainer(parse("--sync_batch_norm"))
 
 
 @pytest.fixture
@@ -200,6 +256,8 @@ def wrap(name: str, parse: Parse, folder: Path) -> Trainer:
     assert isinstance(trainer.parallel_model, DistributedDataParallel)  # as in any group
     if name == "DataParallel":
         trainer.parallel_model = Replicas(trainer.model)
+    elif name == "networks in DataParallel":
+        trainer.parallel_model = split_networks(trainer.model)
     elif name != "DDP":
         trainer.parallel_model = trainer.model
     return trainer

@@ -22,6 +22,7 @@ VARIATIONS = [
     ["--ema=0.9", "--lr_schedule=linear", "--warmup=1"],
     ["--num_workers=1", "--cache=off", "--lr_schedule=constant"],
     ["--deterministic", "--cache=off", "--num_workers=1", "--prefetch=0"],
+    ["--channels_last", "--fused", "--tf32"],
 ]
 
 
