@@ -26,24 +26,24 @@ ANSWERS: dict[str, Any] = dict(PAIRS)
 # The lists between the two marks are written by `python tests/refresh.py`.
 # <refresh>
 PACKAGES = """
-matplotlib mypy numpy onnx onnxruntime onnxscript pillow prefetch-generator pytest pytest-timeout
-ruff scikit-learn setuptools tensorboard tensorboardx torch torchinfo torchmetrics torchvision tqdm
-types-tqdm
+ipykernel matplotlib mypy nbclient numpy onnx onnxruntime onnxscript pillow pre-commit
+prefetch-generator pytest pytest-timeout ruff scikit-learn setuptools tensorboard tensorboardx
+torch torchinfo torchmetrics torchvision tqdm types-tqdm
 """.split()
 MODULES = """
-PIL conftest data engine layers losses networks numpy onnxruntime onnxscript ops predict
+PIL conftest data engine guide layers losses networks numpy onnxruntime onnxscript ops predict
 prefetch_generator prepare_data pytest sklearn tensorboardX test test_model test_resume tests torch
 torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
 Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
-DeferredStepGuard DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter FailedError
-FakeArrays FakeImagenette FileList FullDisk Half ImageStore LossWindow Malicious MaskStore
-MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path PreemptedError READABLE
-Record Replicas ReplicatedNetwork ResumableBatchSampler Rows RunLock Scene SeededDataset Source
-SplitNetwork StepGuard StepSchedule StopRequest Tensor TestFileList TestListing TestReadImage
-Trainer TrainingLoader TrainingState UserError
+DeferredStepGuard Definition DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter
+Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk Half ImageStore LossWindow
+Malicious MaskStore MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path
+PreemptedError Project READABLE Record Replicas ReplicatedNetwork ResumableBatchSampler Rows Rule
+RunLock Scene SeededDataset Source SplitNetwork StepGuard StepSchedule StopRequest Tensor
+TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

@@ -26,6 +26,7 @@ VARIANTS: list[str] = SETTINGS["variant"]
 MODELS: dict[str, str] = SETTINGS["_models"]  # by folder, the class its sources are written against
 
 STUB = '{{% from "jinja/macros.jinja" import python with context -%}}{{{{ python({path}) -}}}}\n'
+SUFFIXES = (".py", ".ipynb")  # of the files that have a source in templates/
 MODEL_STUB = "{{cookiecutter.model_module}}.py"
 
 
@@ -35,6 +36,13 @@ def sources(folder: str) -> list[str]:
     return sorted(path.relative_to(below).as_posix() for path in below.rglob("*.py"))
 
 
+def texts(folder: str) -> list[str]:
+    """Lists all files of a folder that become one of a project under the same name."""
+    below = TEMPLATES / folder
+    notebooks = sorted(path.relative_to(below).as_posix() for path in below.rglob("*.ipynb"))
+    return sources(folder) + [name for name in notebooks if "checkpoints" not in name]
+
+
 def tree(folder: str, name: str) -> ast.Module:
     """Parses one source."""
     return ast.parse((TEMPLATES / folder / name).read_text(encoding="utf-8"))
@@ -42,7 +50,7 @@ def tree(folder: str, name: str) -> ast.Module:
 
 def stubs() -> dict[str, str]:
     """Maps each Python stub to the text it must have."""
-    wanted = {name: STUB.format(path=f'"common/{name}"') for name in sources("common")}
+    wanted = {name: STUB.format(path=f'"common/{name}"') for name in texts("common")}
     for variant in VARIANTS:
         for name in sources(variant):
             if name == f"{MODELS[variant].lower()}.py":
@@ -58,7 +66,7 @@ def rendered_files() -> list[str]:
     others = {
         path.relative_to(RENDERED).as_posix()
         for path in RENDERED.rglob("*")
-        if path.is_file() and path.suffix != ".py"
+        if path.is_file() and path.suffix not in SUFFIXES
     }
     return sorted((others | set(stubs())) - {MODEL_STUB})
 
@@ -139,7 +147,7 @@ def refreshed(hook: Path, lists: str) -> str:
 def main() -> None:
     """Brings stubs and hooks up to date, and says what changed."""
     files = {RENDERED / name: text for name, text in stubs().items()}
-    for path in set(RENDERED.rglob("*.py")) - set(files):
+    for path in {each for each in RENDERED.rglob("*") if each.suffix in SUFFIXES} - set(files):
         print(f"removed {path.relative_to(ROOT)}")
         path.unlink()
     files[PRE_GEN] = refreshed(PRE_GEN, pre_gen_lists())

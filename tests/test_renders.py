@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Render, RunCli, contents
 from refresh import MODEL_STUB, MODELS, RENDERED, ROOT, SETTINGS, TEMPLATES, VARIANTS, stubs
 
@@ -125,6 +127,8 @@ def test_any_text_is_shown_as_it_is(render: Render, text: str) -> None:
     line = text.replace("\n", " ")
     assert settings["description"] == line
     assert settings.get("authors", []) == ([{"name": line}] if line.strip() else [])
+    citation = yaml.safe_load((project / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["title"], citation["authors"]) == (line, [{"name": line}])
     check_python(project, VARIANTS[0], MODELS[VARIANTS[0]], MODELS[VARIANTS[0]].lower())
 
 
@@ -176,8 +180,33 @@ def test_each_license(render: Render, license_name: str) -> None:
 
 @pytest.mark.parametrize("python", SETTINGS["python_version"])
 def test_each_python_version(render: Render, python: str) -> None:
-    text = (render(python_version=python) / "pyproject.toml").read_text(encoding="utf-8")
+    project = render(python_version=python)
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
     assert tomllib.loads(text)["project"]["requires-python"] == f">={python}"
+    workflow = yaml.safe_load((project / ".github/workflows/tests.yml").read_text("utf-8"))
+    versions = SETTINGS["python_version"]
+    tested = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    assert tested == versions[versions.index(python) :]
+
+
+def test_settings_of_other_tools_are_sound(render: Render) -> None:
+    project = render()
+    tools = Path(sys.executable).parent
+    for tool in (["validate-pyproject", "pyproject.toml"], ["zizmor", "--offline", "."]):
+        done = subprocess.run(
+            [tools / tool[0], *tool[1:]], cwd=project, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    for path in (project / ".vscode").iterdir():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        for launch in settings.get("configurations", []):
+            script = launch["program"].removeprefix("${workspaceFolder}/")
+            assert (project / script).exists()
+            flags = [word for word in launch.get("args", []) if word.startswith("--")]
+            done = subprocess.run(
+                [sys.executable, script, "--help"], cwd=project, capture_output=True, text=True
+            )
+            assert all(re.search(rf"{flag}\b", done.stdout) for flag in flags)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

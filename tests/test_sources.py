@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import statistics
 import sys
@@ -16,6 +17,7 @@ from refresh import (
     RENDERED,
     ROOT,
     SETTINGS,
+    SUFFIXES,
     TEMPLATES,
     VARIANTS,
     post_gen_lists,
@@ -39,8 +41,19 @@ def test_python_holds_no_mark_that_jinja_would_act_on(name: str) -> None:
     assert MARKS.findall(source(name)) == []
 
 
+def test_notebook_holds_no_output_and_no_mark() -> None:
+    (path,) = (TEMPLATES / "common").glob("notebooks/*.ipynb")
+    text = path.read_text(encoding="utf-8")
+    assert MARKS.findall(text) == []
+    cells = json.loads(text)["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+    assert "From here to a training" in "".join(cells[-1]["source"])
+
+
 def test_every_source_has_its_stub_and_every_stub_its_source() -> None:
-    found = {path.relative_to(RENDERED).as_posix(): path for path in RENDERED.rglob("*.py")}
+    paths = [path for path in RENDERED.rglob("*") if path.suffix in SUFFIXES]
+    found = {path.relative_to(RENDERED).as_posix(): path for path in paths}
     wanted = stubs()
     missing = [f"{name}: {text}" for name, text in wanted.items() if name not in found]
     assert not missing, f"add, or {REMEDY}:\n" + "".join(missing)

@@ -1,0 +1,9 @@
+"""The project follows the style guide: see tests/guide."""
+
+from guide import check
+
+from engine.options import PROJECT
+
+
+def test_project_follows_the_guide() -> None:
+    assert [str(finding) for finding in check(PROJECT)] == []
