@@ -40,10 +40,10 @@ CLASSES = {
 Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
 DeferredStepGuard Definition DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter
 Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk Half ImageStore LossWindow
-Malicious MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path PreemptedError
-Project READABLE Record Replicas ReplicatedNetwork ResumableBatchSampler Rows Rule RunLock Scene
-SeededDataset Source SplitNetwork StepGuard StepSchedule StopRequest Tensor TestFileList
-TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+Malicious MaskStore MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path
+PreemptedError Project READABLE Record Replicas ReplicatedNetwork ResumableBatchSampler Rows Rule
+RunLock Scene SeededDataset Source SplitNetwork StepGuard StepSchedule StopRequest Tensor
+TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric
@@ -64,6 +64,12 @@ Model MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchD
 PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
 StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
 UpBlock UserError Vgg19 WEIGHTS
+""".split(),
+    "segmenter": """
+Adam Any Augmentation BadImageError CLASSES DiceLoss DoubleConv Encoder IGNORED Image MaskFolder
+MeanMetric Metric MetricCollection Model MulticlassAccuracy MulticlassConfusionMatrix
+MulticlassF1Score MulticlassJaccardIndex Normalize OPTIONS Optimizer Parse Path PixelCrossEntropy
+RAMP SHOWN SMALL Sequence TILE Tensor TorchvisionEncoder UNet UpBlock UserError
 """.split(),
 }
 # </refresh>

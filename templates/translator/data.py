@@ -7,7 +7,6 @@ whole batch to [-1, 1] at once on the device.
 """
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engine.augment import flip
-from engine.exits import UserError, shorten
-from engine.files import find_inputs, find_split, list_images
+from engine.exits import UserError
+from engine.files import find_inputs, find_pairs, find_split
 from engine.images import BadImageError, check_images, read_image
 from engine.options import add_image_arguments
 from engine.store import ImageStore
@@ -121,7 +120,7 @@ class PairFolder(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self, root: Path, options: argparse.Namespace, augmentation: Augmentation | None = None
     ) -> None:
-        inputs, targets = find_pairs(root)
+        inputs, targets = find_pairs(root, "input", "target")
         _check_scale(inputs[0], targets[0], options.scale)
         self.augmentation = augmentation
         self.classes: list[str] = []  # what a checkpoint says of them
@@ -186,29 +185,6 @@ class PairFolder(Dataset[tuple[Tensor, Tensor]]):
         digests = self.inputs.files.digest(), self.targets.files.digest()
         augmentation = vars(self.augmentation) if self.augmentation else None
         return repr((digests, self.inputs.side, self.inputs.channels, augmentation))
-
-
-def find_pairs(root: Path) -> tuple[list[str], list[str]]:
-    """Returns the paths of inputs and of targets, in the same order.
-
-    Raises:
-        UserError: there are none, two bear one name, or an image has no twin.
-    """
-    found = {}
-    for kind in ("input", "target"):
-        folder = root / kind
-        paths = list_images(folder) if folder.is_dir() else []
-        if not paths:
-            raise UserError(f"{folder}: no images; inputs belong in input/, their twins in target/")
-        start = len(f"{folder}{os.sep}")
-        found[kind] = {path[start:].rpartition(".")[0]: path for path in paths}
-        if twice := set(paths) - set(found[kind].values()):
-            raise UserError(f"{min(twice)}: another image there has this name; rename one")
-    inputs, targets = found["input"], found["target"]
-    for kind, own, others in (("target", inputs, targets), ("input", targets, inputs)):
-        if single := [own[name] for name in own if name not in others]:
-            raise UserError(f"{shorten(single)}: no image of this name in {root / kind}")
-    return list(inputs.values()), [targets[name] for name in inputs]
 
 
 def build_datasets(options: argparse.Namespace) -> tuple[PairFolder, PairFolder]:

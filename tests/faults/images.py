@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from runs import AttackError, Range, expect, expect_line
 from victim import Victim
 
@@ -106,6 +106,61 @@ def make_pairs(root: Path) -> None:
             (split / name).rename(split / "input" / name)
 
 
+def write_masks(root: Path) -> None:
+    """Gives each image a mask of its two classes, and names them; faults have none of their own."""
+    (root / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")
+    for split in [path for path in root.iterdir() if path.is_dir()]:
+        for path in [*split.rglob("*.*")]:
+            name = path.relative_to(split)
+            image, mask = split / "images" / name, split / "masks" / name.with_suffix(".png")
+            for folder in (image.parent, mask.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            path.rename(image)
+            if path.suffix != ".txt":
+                write_mask(mask, 1, size_of(image))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Returns width and height of an image as it is to be seen; of what is none, any."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).size
+    except OSError:
+        return 16, 16
+
+
+def write_mask(path: Path, highest: int, size: tuple[int, int] = (16, 16)) -> None:
+    """Writes a mask: half of it is class 0, half the other."""
+    mask = Image.new("L", size)
+    mask.paste(highest, (0, 0, size[0] // 2, size[1]))
+    mask.save(path)
+
+
+def no_mask(root: Path) -> None:
+    """Takes one mask away."""
+    (root / "train" / "masks" / "cat" / "a b 0.png").unlink()
+
+
+def larger_mask(root: Path) -> None:
+    """Makes a mask wider than its image."""
+    write_mask(root / "train" / "masks" / "cat" / "a b 0.png", 1, (17, 16))
+
+
+def third_class(root: Path) -> None:
+    """Has a mask hold a number beyond the two classes."""
+    write_mask(root / "train" / "masks" / "cat" / "a b 0.png", 2)
+
+
+def colored_mask(root: Path) -> None:
+    """Puts a picture in the place of a mask."""
+    Image.fromarray(PIXELS).save(root / "train" / "masks" / "cat" / "a b 0.png")
+
+
+def no_names(root: Path) -> None:
+    """Takes the names of the classes away."""
+    (root / "classes.txt").unlink()
+
+
 def exif() -> bytes:
     """Returns the note of a camera that was held upright."""
     note = Image.Exif()
@@ -152,20 +207,28 @@ FAULTS_OF: dict[str, dict[str, tuple[Callable[[Path], None], int, str]]] = {
         "no targets": (remove("test", "target"), 2, "test/target: no images"),
         "another scale": (another_scale, 2, "its target 32: give 2"),
     },
+    "segmenter": {
+        "image without its mask": (no_mask, 2, "cat/a b 0.png: no image of this name in"),
+        "no masks": (remove("test", "masks"), 2, "test/masks: no images"),
+        "another size": (larger_mask, 2, "masks/cat/a b 0.png: 17x16 pixels, but its image"),
+        "another class": (third_class, 2, "masks/cat/a b 0.png: a pixel of class 2"),
+        "picture for a mask": (colored_mask, 2, "masks/cat/a b 0.png: mode RGB"),
+        "no names": (no_names, 2, "classes.txt: No such file"),
+    },
 }
 
 
 # Flags that a variant needs on this tree: its samples are measured without a network made for it,
 # its inputs are as large as their targets.
-FLAGS_OF = {"classifier": (), "gan": ("--features=random",), "translator": ("--scale=1",)}
+FLAGS_OF = {"gan": ("--features=random",), "translator": ("--scale=1",)}
 
 # How a variant wants the tree; faults of its own come after that, those of all before it.
-ARRANGE_OF = {"translator": make_pairs}
+ARRANGE_OF = {"translator": make_pairs, "segmenter": write_masks}
 
 
 def start(place: Range, root: Path, *flags: str) -> Victim:
     """Starts a training on the tree."""
-    flags = (*FLAGS, *FLAGS_OF[place.project.name], f"--path_to_data={root}", *flags)
+    flags = (*FLAGS, *FLAGS_OF.get(place.project.name, ()), f"--path_to_data={root}", *flags)
     return place.start(place.new("on-bad-data"), *flags)
 
 

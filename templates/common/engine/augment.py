@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 
-def crop_padded(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
-    """Pads images with black, and crops each to its old size again.
+def crop_padded(images: Tensor, padding: int, top: Tensor, left: Tensor, fill: int = 0) -> Tensor:
+    """Pads images, with black or another value, and crops each to its old size again.
 
     Args:
         images: (N, C, H, W).
         padding: pixels added on each side.
         top: first row of the crop in the padded image, from 0 to 2 * padding, (N,).
         left: first column, (N,).
+        fill: value of the padding.
     """
     count, channels, height, width = images.shape
     padded_shape = (count, channels, height + 2 * padding, width + 2 * padding)
-    padded = images.new_zeros(padded_shape)
+    padded = images.new_full(padded_shape, fill)
     padded[:, :, padding : padding + height, padding : padding + width] = images
     # A row of a crop is a run of pixels in the padded images: it is copied as a whole.
     planes = torch.arange(count * channels, device=images.device).view(count, channels, 1)
@@ -51,6 +52,22 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     horizontal = _resizing(left, columns, width, size)  # (N, size, W)
     floats = torch.einsum("nyh,nchw,nxw->ncyx", vertical, images.float(), horizontal)
     return floats.round_().clamp_(0, 255).byte()
+
+
+def crop_nearest(masks: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Resizes a box of each mask; each pixel takes the number of the nearest one there.
+
+    Args:
+        masks: (N, C, H, W).
+        boxes: top, left, height and width in pixels, (N, 4), as `resized_crop` takes them.
+        size: side of the result, in pixels.
+    """
+    shares = (torch.arange(size, device=masks.device) + 0.5) / size
+    top, left, height, width = boxes[:, :, None].unbind(1)  # each (N, 1)
+    rows, columns = (top + shares * height).long(), (left + shares * width).long()  # (N, size)
+    samples = torch.arange(len(masks), device=masks.device)[:, None, None]
+    cut = masks[samples, :, rows[:, :, None], columns[:, None, :]]  # (N, size, size, C)
+    return cut.permute(0, 3, 1, 2).contiguous()
 
 
 def _resizing(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.exits import UserError
+from engine.exits import UserError, shorten
 
 _NETPBM = (".pbm", ".pgm", ".pnm", ".ppm")
 IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", *_NETPBM)
@@ -122,6 +122,60 @@ def find_inputs(paths: Sequence[str]) -> list[str]:
             raise UserError(f"{path}: no images in this folder, nor in those below it")
         files += found
     return files
+
+
+def find_pairs(root: Path, first: str, second: str) -> tuple[list[str], list[str]]:
+    """Returns the paths of images of the same names, in the same order, in two folders of a split.
+
+    Extensions may differ.
+
+    Args:
+        root: the folder of the split.
+        first: name of a folder in it.
+        second: likewise.
+
+    Raises:
+        UserError: there are none, two bear one name, or an image has no twin.
+    """
+    found = {}
+    for kind in (first, second):
+        folder = root / kind
+        paths = list_images(folder) if folder.is_dir() else []
+        if not paths:
+            raise UserError(
+                f"{folder}: no images; they belong in {first}/, their twins in {second}/"
+            )
+        start = len(f"{folder}{os.sep}")
+        found[kind] = {path[start:].rpartition(".")[0]: path for path in paths}
+        if twice := set(paths) - set(found[kind].values()):
+            raise UserError(f"{min(twice)}: another image there has this name; rename one")
+    ones, others = found[first], found[second]
+    for kind, own, twins in ((second, ones, others), (first, others, ones)):
+        if single := [own[name] for name in own if name not in twins]:
+            raise UserError(f"{shorten(single)}: no image of this name in {root / kind}")
+    return list(ones.values()), [others[name] for name in ones]
+
+
+def read_names(path: Path, most: int) -> list[str]:
+    """Returns the names of the classes, two or more: the class of line k has number k, from 0 on.
+
+    Raises:
+        UserError: the file is missing, or a name in it, two are equal, or there are too many.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not in UTF-8"
+        line = f"{path}: {reason}; it names the classes, one a line, from number 0 on"
+        raise UserError(line) from None
+    names = [line.strip() for line in lines]
+    for number, name in enumerate(names):
+        if not name or name in names[:number]:
+            fault = f"{name} is there twice" if name else f"line {number + 1} is empty"
+            raise UserError(f"{path}: {fault}; name each class once, in the order of the numbers")
+    if not 2 <= len(names) <= most:
+        raise UserError(f"{path}: {len(names)} classes; name 2 to {most}, one a line")
+    return names
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[str]:

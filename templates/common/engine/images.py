@@ -1,16 +1,16 @@
 """Image files read right: upright, scaled, opaque, and with the path in every error."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
-_GREY = 128  # of the pixels around a picture, in [0, 255]
+GREY = 128  # of the pixels around a picture, in [0, 255]
 IGNORED = 255  # number of the pixels of a mask that belong to no class
 
 
@@ -99,7 +99,7 @@ def decode_padded(path: str, channels: int, side: int) -> NDArray[np.uint8]:
     image = read_image(path, channels, side)
     columns, rows, left, top = placement(*image.size, side)
     resized = functional.resize(image, [rows, columns], antialias=True)
-    pixels = np.full((side, side, channels), _GREY, np.uint8)
+    pixels = np.full((side, side, channels), GREY, np.uint8)
     pixels[top : top + rows, left : left + columns] = np.asarray(resized).reshape(
         rows, columns, channels
     )
@@ -120,6 +120,40 @@ def read_labels(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     except Exception as error:  # on broken bytes, Pillow's decoders raise nearly anything
         fault = _explain(Path(path), error)
     raise BadImageError(f"{path}: {fault}")
+
+
+def check_labels(path: str, image: str, labels: NDArray[np.uint8], num_classes: int) -> None:
+    """Raises BadImageError if a mask does not go with its image, or its numbers with the classes.
+
+    A bad image raises nothing here: it is named when it is read.
+
+    Args:
+        path: of the mask.
+        image: path of the image.
+        labels: numbers that were read from the mask, whatever their shape.
+        num_classes: numbers are below it, or `IGNORED`.
+    """
+    with suppress(OSError):
+        given, wanted = ("{}x{}".format(*_find_size(each)) for each in (path, image))
+        if given != wanted:
+            raise BadImageError(f"{path}: {given} pixels, but its image {image} has {wanted}")
+    highest = labels[labels != IGNORED].max(initial=0)
+    if highest >= num_classes:
+        known = f"{num_classes} classes, 0 to {num_classes - 1}"
+        raise BadImageError(
+            f"{path}: a pixel of class {highest}, but there are {known}; what does not count is "
+            f"{IGNORED}"
+        )
+
+
+def _find_size(path: str) -> tuple[int, int]:
+    """Returns width and height of an image, upright, from the beginning of its file."""
+    with Image.open(path) as image:
+        width, height = image.size
+        with suppress(Exception):  # a broken note in a file does not spoil its pixels
+            if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # it lies on its side
+                return height, width
+        return width, height
 
 
 def decode_labels(path: str, channels: int, side: int) -> NDArray[np.uint8]:
@@ -215,30 +249,44 @@ def check_images(paths: Sequence[str], channels: int, where: str) -> None:
     Raises:
         UserError: some are bad; the line says how many.
     """
-    faults = find_faults(paths, channels)
+    check_samples(paths, partial(read_image, channels=channels), where)
+
+
+def check_samples(samples: Sequence[Any], read: Callable[[Any], object], where: str) -> None:
+    """Reads every sample, such as a file or a pair, and prints one line for each that is bad.
+
+    Args:
+        samples: what `read` takes.
+        read: raises UserError, with the path and the reason, if a sample is bad.
+        where: the data, in words.
+
+    Raises:
+        UserError: some are bad; the line says how many.
+    """
+    faults = find_faults(samples, read)
     for fault in faults:
         print(fault)
     if faults:
         raise UserError(
-            f"{where}: {len(faults)} of {len(paths)} images are bad, listed above; "
+            f"{where}: {len(faults)} of {len(samples)} images are bad, listed above; "
             "mend or remove them"
         )
-    print(f"{len(paths)} files in order")
+    print(f"{len(samples)} files in order")
 
 
-def find_faults(paths: Sequence[str], channels: int) -> list[str]:
-    """Reads every file and returns one line, path and reason, for each that cannot be read."""
+def find_faults(samples: Sequence[Any], read: Callable[[Any], object]) -> list[str]:
+    """Reads every sample and returns one line for each that `read` finds bad."""
     # Pillow's decoders let go of the GIL, so threads are enough and start at once everywhere.
     with ThreadPool(min(32, os.cpu_count() or 1)) as pool:
-        reasons = pool.imap(partial(_find_fault, channels=channels), paths, chunksize=16)
-        bar = tqdm(reasons, total=len(paths), desc="checking", unit="file", disable=None)
+        reasons = pool.imap(partial(_find_fault, read), samples, chunksize=16)
+        bar = tqdm(reasons, total=len(samples), desc="checking", unit="file", disable=None)
         return [reason for reason in bar if reason]
 
 
-def _find_fault(path: str, channels: int) -> str:
-    """Returns what is wrong with a file, or nothing."""
+def _find_fault(read: Callable[[Any], object], sample: Any) -> str:
+    """Returns what is wrong with a sample, or nothing."""
     try:
-        read_image(path, channels)
+        read(sample)
     except UserError as error:
         return str(error)
     return ""

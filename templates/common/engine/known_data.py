@@ -160,7 +160,7 @@ def draw_canvases(dataset: str) -> Iterator[Canvas]:
 def download_arrays(dataset: str, folder: Path) -> Iterator[Example]:
     """Yields a data set that torchvision downloads as arrays."""
     for split in ("train", "test"):
-        images = download(dataset, root=folder, train=split == "train")
+        images = download(dataset, DOWNLOADS[dataset], root=folder, train=split == "train")
         names = [folder_name(name) for name in images.classes]
         for image, label in images:
             yield split, names[label], image
@@ -169,14 +169,19 @@ def download_arrays(dataset: str, folder: Path) -> Iterator[Example]:
 def download_imagenette(folder: Path) -> Iterator[Example]:
     """Yields the JPEG files of Imagenette, a tenth of ImageNet's classes at a hundredth."""
     for split, source in (("train", "train"), ("test", "val")):
-        images = download("imagenette", root=folder, split=source, size="160px")
+        images = download("imagenette", "Imagenette", root=folder, split=source, size="160px")
         for code, names in zip(images.wnids, images.classes, strict=True):
             for path in sorted((folder / "imagenette2-160" / source / code).iterdir()):
                 yield split, folder_name(names[0]), path
 
 
-def download(dataset: str, **keywords: Any) -> Any:
-    """Returns the torchvision data set, downloaded unless it is there.
+def download(dataset: str, kind: str, **keywords: Any) -> Any:
+    """Returns a data set of torchvision, downloaded unless it is there.
+
+    Args:
+        dataset: its name in a message.
+        kind: its class in `torchvision.datasets`.
+        **keywords: of the class.
 
     Raises:
         UserError: it cannot be downloaded.
@@ -186,7 +191,7 @@ def download(dataset: str, **keywords: Any) -> Any:
     try:
         # What torchvision prints, mirror by mirror, is for the one line below to say.
         with contextlib.redirect_stdout(io.StringIO()):
-            return getattr(datasets, DOWNLOADS[dataset])(download=True, **keywords)
+            return getattr(datasets, kind)(download=True, **keywords)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(

@@ -20,7 +20,7 @@ from engine.cache import DeviceCache, DiskCache, MemoryCache, NoCache
 from engine.distributed import pick_device
 from engine.exits import UserError
 from engine.files import FileList
-from engine.images import BadImageError, decode
+from engine.images import BadImageError, check_labels, decode, decode_labels
 from engine.lock import one_at_a_time
 
 FOLDER = ".cache"  # in the folder of the data
@@ -57,12 +57,24 @@ class ImageStore:
         self.skip_bad = options.skip_bad
         shape = (len(files), self.channels, side, side)
         self.sample_bytes: int = self.channels * side**2
-        # Whatever decides the pixels: the files, and the code that reads them.
-        source = Path(inspect.getfile(decode)).read_text(encoding="utf-8")
-        code = f"{PIL.__version__} {decode.__name__} {source}"
-        self.cache = open_cache(options, root, shape, lambda: self.files.state() + code)
+        self.cache = open_cache(options, root, shape, self.contents)
         # One byte per image, in memory that all workers share, so that they count together.
         self.bad = torch.zeros(len(files), dtype=torch.bool).share_memory_()
+
+    def contents(self) -> str:
+        """Returns whatever decides the pixels: the files, and the code that reads them."""
+        source = Path(inspect.getfile(self.decode)).read_text(encoding="utf-8")
+        return f"{self.files.state()}{PIL.__version__} {self.decode.__name__} {source}"
+
+    def read_file(self, index: int) -> NDArray[np.uint8]:
+        """Returns the pixels of one file, (C, side, side).
+
+        A subclass may find more of them bad; what decides that belongs to its `contents`, too.
+
+        Raises:
+            BadImageError: the file is bad.
+        """
+        return self.decode(self.files[index], self.channels, self.side)
 
     @property
     def needs_workers(self) -> bool:
@@ -96,7 +108,7 @@ class ImageStore:
         for step in range(len(self.files)):
             neighbor = (index + step) % len(self.files)
             try:
-                return neighbor, self.decode(self.files[neighbor], self.channels, self.side)
+                return neighbor, self.read_file(neighbor)
             except BadImageError as error:
                 self._count_bad(neighbor, error)
         raise BadImageError("no good image is left; --check_data lists the bad ones")
@@ -111,6 +123,44 @@ class ImageStore:
             raise BadImageError(f"{error} ({limit}; --check_data lists all)")
         if not known:
             print(f"{error}: replaced, bad file {count} of {self.skip_bad}", file=sys.stderr)
+
+
+class MaskStore(ImageStore):
+    """Masks; one that does not go with its image or with the classes is bad.
+
+    Args:
+        root: the folder of the masks.
+        files: their paths.
+        images: the store of their images, in the same order.
+        num_classes: numbers in a mask are below it, or `IGNORED`.
+        options: the flags.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        images: ImageStore,
+        num_classes: int,
+        options: argparse.Namespace,
+    ) -> None:
+        self.images, self.num_classes = images.files, num_classes
+        super().__init__(root, files, images.side, options, decode_labels, channels=1)
+        self.bad = images.bad  # a pair is bad as a whole, and counted once
+
+    def contents(self) -> str:
+        """Returns whatever decides the numbers, and whether they are good."""
+        return f"{super().contents()} {self.images.state()} {self.num_classes}"
+
+    def read_file(self, index: int) -> NDArray[np.uint8]:
+        """Returns the numbers of one mask, (1, side, side).
+
+        Raises:
+            BadImageError: the file is bad, or does not go with its image or with the classes.
+        """
+        numbers = super().read_file(index)
+        check_labels(self.files[index], self.images[index], numbers, self.num_classes)
+        return numbers
 
 
 def open_cache(

@@ -29,10 +29,11 @@ def farthest(ours: Tensor, theirs: list[Tensor]) -> int:
     return int((ours.int() - torch.stack(theirs).int()).abs().max())
 
 
-def test_crop_is_torchvisions(images: Tensor) -> None:
+@pytest.mark.parametrize("fill", [0, 255])
+def test_crop_is_torchvisions(images: Tensor, fill: int) -> None:
     top, left = draws(0, 11), draws(0, 11).flip(0)
-    ours = augment.crop_padded(images, 5, top, left)
-    padded = functional.pad(images, [5])
+    ours = augment.crop_padded(images, 5, top, left, fill)
+    padded = functional.pad(images, [5], fill=fill)
     pairs = zip(padded, top.tolist(), left.tolist(), strict=True)
     theirs = [functional.crop(image, *corner, SIDE, SIDE) for image, *corner in pairs]
     assert farthest(ours, theirs) == 0

@@ -8,7 +8,7 @@ import pytest
 from conftest import grey, save
 
 from engine.exits import UserError
-from engine.files import FileList, list_folders, list_images
+from engine.files import FileList, list_folders, list_images, read_names
 
 
 class TestListing:
@@ -77,3 +77,28 @@ class TestFileList:
             for count in (1_000, 11_000)
         )
         assert (many - few) / 10_000 == pytest.approx(len("00000000.png") + 5, abs=0.1)
+
+
+def test_names_of_classes_come_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("sky\n the sea \nland\n\n", encoding="utf-8")
+    assert read_names(path, 3) == ["sky", "the sea", "land"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("sky\n\nsea", "line 2 is empty; name each class once"),
+        ("sky\nsea\nsky", "sky is there twice; name each class once"),
+        ("sky", "1 classes; name 2 to 3, one a line"),
+        ("a\nb\nc\nd", "4 classes; name 2 to 3, one a line"),
+        ("b\xe4r\nfox", "not in UTF-8; it names the classes"),
+        (None, "No such file or directory; it names the classes"),
+    ],
+)
+def test_names_that_will_not_do_are_one_line(tmp_path: Path, text: str | None, reason: str) -> None:
+    path = tmp_path / "classes.txt"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=rf"classes\.txt: {reason}"):
+        read_names(path, 3)

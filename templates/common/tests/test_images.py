@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from engine.exits import UserError
 from engine.images import (
     IGNORED,
     BadImageError,
+    check_labels,
     decode_labels,
     decode_padded,
     find_faults,
@@ -162,7 +164,9 @@ def test_checking_names_every_bad_file(tmp_path: Path) -> None:
     good = save(grey(1), tmp_path / "good.png")
     for name, (write, _) in BAD_FILES.items():
         write(tmp_path / name)
-    lines = find_faults([str(good), *(str(tmp_path / name) for name in BAD_FILES)], 3)
+    lines = find_faults(
+        [str(good), *(str(tmp_path / name) for name in BAD_FILES)], partial(read_image, channels=3)
+    )
     expected = [f"{tmp_path / name}: {reason}" for name, (_, reason) in BAD_FILES.items()]
     assert len(lines) == len(expected)
     assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
@@ -223,3 +227,33 @@ def test_mask_that_holds_no_numbers_is_named(tmp_path: Path) -> None:
 def test_colors_of_classes_differ() -> None:
     assert len(np.unique(palette(), axis=0)) == 256
     assert palette()[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
+def test_mask_of_another_size_than_its_image_is_named(tmp_path: Path) -> None:
+    mask, image = str(save(grey(1), tmp_path / "mask.png")), tmp_path / "image.jpg"
+    note = Image.Exif()
+    note[0x0112] = 6  # it lies on its side
+    numbers = read_labels(mask)
+    for size in ((SIZE, SIZE), (SIZE, SIZE + 1)):
+        Image.new("RGB", size).save(image, exif=note)
+        if size == (SIZE, SIZE):
+            check_labels(mask, str(image), numbers, 2)
+            continue
+        with pytest.raises(BadImageError, match=r"mask\.png: 8x8 pixels, .*image\.jpg has 9x8$"):
+            check_labels(mask, str(image), numbers, 2)
+
+
+def test_number_beyond_the_classes_is_named(tmp_path: Path) -> None:
+    path = str(save(grey(3), tmp_path / "mask.png"))
+    numbers = np.array([[3, IGNORED]], np.uint8)
+    check_labels(path, path, numbers, 4)
+    check_labels(path, path, numbers[:, 1:], 2)  # nothing counts
+    with pytest.raises(BadImageError, match=r"mask\.png: a pixel of class 3, .* 0 to 2;"):
+        check_labels(path, path, numbers, 3)
+
+
+def test_bad_image_is_not_named_for_its_mask(tmp_path: Path) -> None:
+    path = str(save(grey(1), tmp_path / "mask.png"))
+    for image in (tmp_path / "gone.png", tmp_path / "text.png"):
+        (tmp_path / "text.png").write_text("no image")
+        check_labels(path, str(image), read_labels(path), 2)

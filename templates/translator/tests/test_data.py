@@ -90,7 +90,7 @@ def test_two_images_of_one_name_are_refused(tree: Path) -> None:
 @pytest.mark.parametrize("kind", ["input", "target"])
 def test_missing_folder_of_a_kind(tree: Path, kind: str) -> None:
     (tree / "test" / kind).rename(tree / "elsewhere")
-    with pytest.raises(UserError, match=rf"test/{kind}: no images; inputs belong in input/, their"):
+    with pytest.raises(UserError, match=rf"test/{kind}: no images; they belong in input/, their"):
         data.build_datasets(parse(path=tree))
 
 

@@ -1,0 +1,67 @@
+"""Losses, one value per sample: whoever splits a batch over devices then gets the same mean.
+
+A pixel of a mask holds the number of its class, or 255, which belongs to none: it is left out. The
+loss of a sample of which no pixel is left is 0.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def one_hot(masks: Tensor, like: Tensor) -> Tensor:
+    """Maps masks (N, H, W) to 1 at each pixel's class and 0 elsewhere, (N, K, H * W).
+
+    At an ignored pixel it is 0 for all classes.
+
+    Args:
+        masks: in [0, K) or 255.
+        like: (N, K, ...); gives K and the type of the result.
+    """
+    classes = torch.arange(like.shape[1], device=masks.device)[:, None]
+    return (masks.flatten(1)[:, None] == classes).to(like.dtype)
+
+
+def flatten(scores: Tensor) -> Tensor:
+    """Maps (N, K, H, W) to (N, K, H * W), in single precision or better: half loses what is small.
+
+    Sums over pixels are then products of matrices, which need no memory for what is summed.
+    """
+    return scores.flatten(2).to(torch.promote_types(scores.dtype, torch.float32))
+
+
+class PixelCrossEntropy(nn.Module):
+    """Cross entropy, averaged over the pixels of a sample that count."""
+
+    def forward(self, scores: Tensor, masks: Tensor) -> Tensor:
+        """Maps scores (N, K, H, W), and masks (N, H, W) in [0, K) or 255, to losses (N,), >= 0."""
+        # Not torch's own: on a GPU, its sum over pixels depends on their order.
+        logs = flatten(scores).log_softmax(dim=1)
+        is_class = one_hot(masks, logs)
+        counted = is_class.sum(dim=(1, 2)).clamp(min=1)
+        loss: Tensor = -torch.einsum("nkp,nkp->n", is_class, logs) / counted
+        return loss
+
+
+class DiceLoss(nn.Module):
+    """One minus the soft Dice coefficient, averaged over the classes that a sample's mask shows.
+
+    The coefficient as a loss is Milletari et al.'s, 2016, section 3, who divide by sums of squares;
+    by sums of the probabilities themselves, as here, Drozdzal et al. 2016. It weighs a small class
+    as much as a large one, where cross entropy counts pixels. Of a class that the mask does not
+    show, the coefficient is zero whatever its probability: those are left to cross entropy.
+    """
+
+    def forward(self, scores: Tensor, masks: Tensor) -> Tensor:
+        """Maps scores (N, K, H, W), and masks (N, H, W) in [0, K) or 255, to losses (N,), 0 to 1.
+
+        It is 0 where every pixel is ignored.
+        """
+        probabilities = flatten(scores).softmax(dim=1)  # (N, K, pixels)
+        is_class = one_hot(masks, probabilities)
+        counts, shown = is_class.sum(dim=1), is_class.sum(dim=2)  # (N, pixels) and (N, K)
+        predicted = torch.einsum("nkp,np->nk", probabilities, counts)
+        both = torch.einsum("nkp,nkp->nk", probabilities, is_class)
+        dice = 2 * both / (predicted + shown.clamp(min=1))
+        is_shown = (shown > 0).to(dice.dtype)
+        loss: Tensor = ((1 - dice) * is_shown).sum(dim=1) / is_shown.sum(dim=1).clamp(min=1)
+        return loss
