@@ -37,12 +37,12 @@ torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError CheckedCache Checkpoints Clock DeviceCache DiskCache
-DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette FileList
-FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace NoCache
-Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler Rows
-RunLock SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList TestListing
-TestReadImage Trainer TrainingLoader TrainingState UserError
+Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock DeviceCache
+DiskCache DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette
+FileList FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace
+NoCache Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler
+Rows RunLock Scene SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList
+TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

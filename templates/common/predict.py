@@ -2,6 +2,7 @@
 """Runs a trained ResNetClassifier on what you give it, and exports it."""
 
 import argparse
+import json
 import sys
 from itertools import groupby, islice
 from pathlib import Path
@@ -12,7 +13,7 @@ if __name__ == "__main__":  # flags before torch, whose import takes seconds
     parser = Parser(description="Runs a trained ResNetClassifier.")
     add_arguments_of("data.py", parser, "add_input_arguments")
     add_checkpoint_arguments(parser)
-    parser.add_argument("--output_dir", default="predictions", help="for results that are pictures")
+    parser.add_argument("--output_dir", default="predictions", help="for results that are files")
     parser.add_argument("--export", help="write the model as MODEL.pt2 or MODEL.onnx")
     OPTIONS = parser.parse_args()
 
@@ -25,6 +26,7 @@ from engine import exits
 from engine.checkpoint import require_checkpoint
 from engine.distributed import pick_device
 from engine.export import export
+from engine.images import write_labels
 from engine.weights import restore_model
 
 from resnetclassifier import ResNetClassifier
@@ -48,17 +50,29 @@ def main(options: argparse.Namespace) -> None:
 
 
 def describe(result: dict[str, object], path: Path, folder: Path) -> str:
-    """Returns a result in words; its pictures, (3, H, W) in [0, 1], are written to the folder."""
+    """Returns a result in words, of which what no words can say is written to the folder."""
     words = []
     for name, value in result.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor | list):
             folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{path.stem}_{name}.png"
-            save_image(value, target)
-            words.append(str(target))
+            words.append(str(write(value, folder / f"{path.stem}_{name}")))
         else:
             words.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
+
+
+def write(value: Tensor | list[object], place: Path) -> Path:
+    """Writes a picture (3, H, W) in [0, 1], a mask of class numbers (H, W), or a list as JSON."""
+    if isinstance(value, list):
+        path = place.with_name(f"{place.name}.json")
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
+    path = place.with_name(f"{place.name}.png")
+    if value.ndim == 2:
+        write_labels(value.cpu().numpy(), path)
+    else:
+        save_image(value, path)
+    return path
 
 
 if __name__ == "__main__":

@@ -61,14 +61,14 @@ def print_numbers(values: dict[str, Tensor]) -> None:
 
 
 def print_per_class(values: dict[str, Tensor], classes: list[str]) -> None:
-    """Prints the metrics with a number per class as columns, and those with a row per class."""
+    """Prints the metrics with a number per class as columns, and matrices over the classes."""
     width = max((len(name) for name in classes), default=0) + 2
     for name, value in values.items():
         if value.ndim == 1:
             print(f"\n{name}")
             for label, number in zip(classes, value.tolist(), strict=True):
                 print(f"{label:<{width}}{number:.4f}")
-        if value.ndim == 2 and len(classes) <= READABLE:
+        if value.shape == (len(classes), len(classes)) and len(classes) <= READABLE:
             print(f"\n{name}: a row for each true class, a column for each prediction")
             cells = max(width, len(str(int(value.max()))) + 2)
             print(" " * width + "".join(f"{label:>{cells}}" for label in classes))
@@ -79,7 +79,7 @@ def print_per_class(values: dict[str, Tensor], classes: list[str]) -> None:
 def write_plots(
     metrics: MetricCollection, values: dict[str, Tensor], classes: list[str], folder: Path
 ) -> None:
-    """Writes a picture of each metric that is a matrix over the classes."""
+    """Writes a picture of each metric with a row per class, such as a matrix or curves."""
     for name, value in values.items():
         if value.ndim == 2:
             figure, _ = metrics[name].plot(labels=classes, add_text=len(classes) <= READABLE)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from engine import exits, known_data
+from engine.drawn_data import draw_blobs
 from engine.options import Parser
 
 if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help answers at once
@@ -110,10 +111,7 @@ def cut(image: "Image.Image", step: int) -> Iterator["Image.Image"]:
 
 def cut_blobs() -> Iterator[Tile]:
     """Yields the images of the fake data set, 32x32."""
-    from PIL import Image
-
-    for split, _, image in known_data.draw_fake():
-        assert isinstance(image, Image.Image)
+    for split, _, image in draw_blobs():
         yield split, image
 
 

@@ -21,6 +21,9 @@ _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
+_GREY = 128  # of the pixels around a picture, in [0, 255]
+IGNORED = 255  # number of the pixels of a mask that belong to no class
+
 
 class BadImageError(UserError):
     """A file that cannot become pixels: one line with its path and the reason."""
@@ -67,6 +70,93 @@ def decode(path: str, channels: int, side: int) -> NDArray[np.uint8]:
     image = functional.resize(read_image(path, channels, side), [side, side], antialias=True)
     pixels = np.asarray(image).reshape(side, side, channels)  # (H, W, C)
     return pixels.transpose(2, 0, 1).copy()  # (C, H, W), contiguous
+
+
+def placement(width: int, height: int, side: int) -> tuple[int, int, int, int]:
+    """Returns where a picture lies in the square it is padded to, its sides in proportion.
+
+    Args:
+        width: of the picture, in pixels.
+        height: likewise.
+        side: of the square.
+
+    Returns:
+        Width and height of the resized picture, and the columns and rows before it.
+    """
+    longer = max(width, height)
+    columns, rows = (max(1, round(length * side / longer)) for length in (width, height))
+    return columns, rows, (side - columns) // 2, (side - rows) // 2
+
+
+def decode_padded(path: str, channels: int, side: int) -> NDArray[np.uint8]:
+    """Reads an image file into a square, its sides in proportion: uint8 of shape (C, side, side).
+
+    What it leaves free is grey.
+
+    Raises:
+        BadImageError: the file is bad.
+    """
+    image = read_image(path, channels, side)
+    columns, rows, left, top = placement(*image.size, side)
+    resized = functional.resize(image, [rows, columns], antialias=True)
+    pixels = np.full((side, side, channels), _GREY, np.uint8)
+    pixels[top : top + rows, left : left + columns] = np.asarray(resized).reshape(
+        rows, columns, channels
+    )
+    return pixels.transpose(2, 0, 1).copy()  # (C, H, W), contiguous
+
+
+def read_labels(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Reads a mask, (H, W): of each pixel the number of its class, as a palette or as 8-bit grey.
+
+    Raises:
+        BadImageError: the file is missing, cut short, no image, or its pixels are no numbers.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("P", "L"):
+                return np.asarray(image)
+            fault = f"mode {image.mode}; a mask has a palette, or 8 bits of grey, for classes"
+    except Exception as error:  # on broken bytes, Pillow's decoders raise nearly anything
+        fault = _explain(Path(path), error)
+    raise BadImageError(f"{path}: {fault}")
+
+
+def decode_labels(path: str, channels: int, side: int) -> NDArray[np.uint8]:
+    """Reads a mask into a square as `decode_padded` does its image: uint8 of shape (1, side, side).
+
+    Each pixel takes its nearest's number. What the mask leaves free is `IGNORED`.
+
+    Raises:
+        BadImageError: the file is bad.
+    """
+    del channels  # of numbers there is one
+    labels = Image.fromarray(read_labels(path))
+    columns, rows, left, top = placement(*labels.size, side)
+    resized = labels.resize((columns, rows), Image.Resampling.NEAREST)
+    numbers = np.full((1, side, side), IGNORED, np.uint8)
+    numbers[0, top : top + rows, left : left + columns] = np.asarray(resized)
+    return numbers
+
+
+def palette() -> NDArray[np.uint8]:
+    """Returns a color for each number of a class, (256, 3), near numbers far apart.
+
+    Bits of a number go to red, green and blue in turn, the last ones to the brightest: the colors
+    of the masks of PASCAL VOC. 0 is black, `IGNORED` nearly white.
+    """
+    numbers = np.arange(256)
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colors[:, bit % 3] |= ((numbers >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colors
+
+
+def write_labels(labels: NDArray[np.uint8], path: Path) -> None:
+    """Writes the numbers of classes, (H, W), as a PNG with a palette, which `read_labels` reads."""
+    image = Image.fromarray(labels)
+    image.putpalette(palette().tobytes())
+    image.save(path)
 
 
 def _explain(path: Path, error: Exception) -> str:

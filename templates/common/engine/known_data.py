@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from engine.drawn_data import Canvas, Glyph, Scene, draw_blobs, draw_shapes, scatter
 from engine.exits import UserError
 
 if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help answers at once
@@ -28,9 +29,8 @@ DOWNLOADS = {
     "cifar100": "CIFAR100",
     "imagenette": "Imagenette",
 }
-FAKE_CLASSES = ("top_left", "top_right", "bottom_left", "bottom_right")
-FAKE_SIZE = 32  # side of an image, in pixels
-FAKE_IMAGES = {"train": 64, "test": 16}  # per class
+DIGITS = Scene(128, (20, 28, 40), 12, {"train": 1000, "test": 200})
+SHAPES = Scene(32, (10, 14), 3, {"train": 256, "test": 64})
 
 
 def write(dataset: str, place: str, complete: Callable[[Path], None] | None = None) -> None:
@@ -102,7 +102,7 @@ def find_examples(dataset: str, folder: Path) -> Iterable[Example]:
     if dataset == "digits":
         return read_digits()
     if dataset == "fake":
-        return draw_fake()
+        return draw_blobs()
     if dataset == "imagenette":
         return download_imagenette(folder)
     return download_arrays(dataset, folder)
@@ -122,7 +122,7 @@ def write_tree(examples: Iterable[Example], tree: Path) -> Counts:
     return counts
 
 
-def read_digits() -> Iterator[Example]:
+def read_digits() -> "Iterator[tuple[str, str, Image.Image]]":
     """Yields scikit-learn's 1,797 handwritten digits, 8x8, every fifth one for the test.
 
     Raises:
@@ -140,21 +140,21 @@ def read_digits() -> Iterator[Example]:
         yield ("train" if index % 5 else "test", str(label), Image.fromarray(image))
 
 
-def draw_fake() -> Iterator[Example]:
-    """Yields noise with a bright blob, whose quarter of the image is the class."""
-    import numpy as np
-    from PIL import Image
+def draw_canvases(dataset: str) -> Iterator[Canvas]:
+    """Yields canvases on which digits are scattered, a split's own, or, for "fake", shapes.
 
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:FAKE_SIZE, :FAKE_SIZE][..., None]  # each (size, size, 1)
-    for split, count in FAKE_IMAGES.items():
-        for label, name in enumerate(FAKE_CLASSES * count):
-            corner = np.array([label % 4 // 2, label % 2])
-            row, column = (corner * 0.5 + rng.uniform(0.15, 0.35, 2)) * FAKE_SIZE
-            squares = (rows - row) ** 2 + (columns - column) ** 2
-            blob = np.exp(-squares / rng.uniform(10, 40)) * rng.uniform(100, 200, 3)
-            noise = rng.uniform(0, 55, (FAKE_SIZE, FAKE_SIZE, 3))
-            yield split, name, Image.fromarray((blob + noise).astype("uint8"))
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    if dataset == "fake":
+        shapes = draw_shapes()
+        return scatter(SHAPES, {"train": shapes, "test": shapes})
+    import numpy as np
+
+    glyphs: dict[str, list[Glyph]] = {"train": [], "test": []}
+    for split, name, image in read_digits():
+        glyphs[split].append((name, np.asarray(image)))
+    return scatter(DIGITS, glyphs)
 
 
 def download_arrays(dataset: str, folder: Path) -> Iterator[Example]:

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import inspect
 import os
 import shutil
 import sys
@@ -15,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import images
 from engine.cache import DeviceCache, DiskCache, MemoryCache, NoCache
 from engine.distributed import pick_device
 from engine.exits import UserError
@@ -26,6 +26,8 @@ from engine.lock import one_at_a_time
 FOLDER = ".cache"  # in the folder of the data
 SMALL = 2**14  # bytes: an image that is read in less time than it travels between processes
 
+Decode = Callable[[str, int, int], NDArray[np.uint8]]  # of a path, channels and side
+
 
 class ImageStore:
     """Decoded images, from the cache where they are in it, else from their files.
@@ -35,19 +37,29 @@ class ImageStore:
         files: paths of the images.
         side: of the squares that they are resized to, in pixels.
         options: gives channels, skip_bad, cache and device.
+        decode: reads a file, as one of the functions of `engine.images` does.
+        channels: of what it returns, if they are not those of the flags.
     """
 
     def __init__(
-        self, root: Path, files: Sequence[str], side: int, options: argparse.Namespace
+        self,
+        root: Path,
+        files: Sequence[str],
+        side: int,
+        options: argparse.Namespace,
+        decode: Decode = decode,
+        channels: int | None = None,
     ) -> None:
         self.files = FileList(root, files)
         self.side = side
-        self.channels = options.channels
+        self.channels = channels or options.channels
+        self.decode = decode
         self.skip_bad = options.skip_bad
         shape = (len(files), self.channels, side, side)
         self.sample_bytes: int = self.channels * side**2
         # Whatever decides the pixels: the files, and the code that reads them.
-        code = f"{PIL.__version__} {Path(images.__file__).read_text(encoding='utf-8')}"
+        source = Path(inspect.getfile(decode)).read_text(encoding="utf-8")
+        code = f"{PIL.__version__} {decode.__name__} {source}"
         self.cache = open_cache(options, root, shape, lambda: self.files.state() + code)
         # One byte per image, in memory that all workers share, so that they count together.
         self.bad = torch.zeros(len(files), dtype=torch.bool).share_memory_()
@@ -84,7 +96,7 @@ class ImageStore:
         for step in range(len(self.files)):
             neighbor = (index + step) % len(self.files)
             try:
-                return neighbor, decode(self.files[neighbor], self.channels, self.side)
+                return neighbor, self.decode(self.files[neighbor], self.channels, self.side)
             except BadImageError as error:
                 self._count_bad(neighbor, error)
         raise BadImageError("no good image is left; --check_data lists the bad ones")

@@ -10,7 +10,18 @@ from conftest import SIZE, grey, save
 from PIL import Image
 
 from engine.exits import UserError
-from engine.images import BadImageError, find_faults, read_image
+from engine.images import (
+    IGNORED,
+    BadImageError,
+    decode_labels,
+    decode_padded,
+    find_faults,
+    palette,
+    placement,
+    read_image,
+    read_labels,
+    write_labels,
+)
 
 
 def write_truncated(path: Path) -> None:
@@ -155,3 +166,60 @@ def test_checking_names_every_bad_file(tmp_path: Path) -> None:
     expected = [f"{tmp_path / name}: {reason}" for name, (_, reason) in BAD_FILES.items()]
     assert len(lines) == len(expected)
     assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((8, 8), (16, 16, 0, 0)),
+        ((40, 20), (16, 8, 0, 4)),
+        ((20, 40), (8, 16, 4, 0)),
+        ((1, 1000), (1, 16, 7, 0)),  # no side vanishes
+    ],
+)
+def test_pictures_lie_in_the_middle_of_their_square(
+    size: tuple[int, int], expected: tuple[int, ...]
+) -> None:
+    assert placement(*size, 16) == expected
+
+
+def test_padded_picture_keeps_its_proportions(tmp_path: Path) -> None:
+    path = save(Image.new("RGB", (40, 20), "red"), tmp_path / "a.png")
+    pixels = decode_padded(str(path), 3, 16)
+    assert (pixels[:, 4:12] == np.array([255, 0, 0])[:, None, None]).all()
+    assert (pixels[:, :4] == 128).all()
+    assert (pixels[:, 12:] == 128).all()
+    assert decode_padded(str(path), 1, 16).shape == (1, 16, 16)
+
+
+def test_mask_lies_where_its_picture_does(tmp_path: Path) -> None:
+    labels = np.repeat([[7, 3]], 20, axis=1).repeat(20, axis=0).astype(np.uint8)  # (20, 40)
+    write_labels(labels, tmp_path / "a.png")
+    numbers = decode_labels(str(tmp_path / "a.png"), 1, 16)
+    assert numbers.shape == (1, 16, 16)
+    assert (numbers[0, 4:12, :8] == 7).all()
+    assert (numbers[0, 4:12, 8:] == 3).all()
+    assert (numbers[0, :4] == IGNORED).all()
+    assert (numbers[0, 12:] == IGNORED).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_numbers_of_a_mask_are_read_as_they_are(tmp_path: Path, mode: str) -> None:
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.fromarray(labels)
+    if mode == "P":
+        image.putpalette(palette()[::-1].tobytes())  # whatever the colors
+    assert np.array_equal(read_labels(save(image, tmp_path / "a.png")), labels)
+
+
+def test_mask_that_holds_no_numbers_is_named(tmp_path: Path) -> None:
+    path = save(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    with pytest.raises(BadImageError, match=r"a\.png: mode RGB; a mask has a palette"):
+        read_labels(path)
+    with pytest.raises(BadImageError, match=r"gone\.png: no such file"):
+        read_labels(tmp_path / "gone.png")
+
+
+def test_colors_of_classes_differ() -> None:
+    assert len(np.unique(palette(), axis=0)) == 256
+    assert palette()[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]

@@ -2,6 +2,7 @@
 
 import sys
 import urllib.error
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torchvision.datasets
 from PIL import Image
 
 from engine import known_data
+from engine.drawn_data import BLOB_CLASSES, Canvas
 from engine.exits import UserError
 
 
@@ -85,7 +87,7 @@ def test_fake_is_the_same_every_time_and_shows_its_class(tmp_path: Path) -> None
     assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
     assert len(list((tmp_path / "a").glob("train/*/*.png"))) == 4 * 64
     assert len(list((tmp_path / "a").glob("test/*/*.png"))) == 4 * 16
-    for label, name in enumerate(known_data.FAKE_CLASSES):
+    for label, name in enumerate(BLOB_CLASSES):
         for path in (tmp_path / "a").glob(f"*/{name}/*.png"):
             pixels = np.asarray(Image.open(path)).sum(-1)
             assert pixels.shape == (32, 32)
@@ -185,3 +187,66 @@ def test_what_is_there_is_not_touched(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is already there: delete it, or name another"):
             known_data.write("fake", str(target))
     assert tree_of(tmp_path) == {"mine.txt": b"mine"}
+
+
+@pytest.fixture(scope="module")
+def canvases() -> list[Canvas]:
+    return list(known_data.draw_canvases("fake"))
+
+
+def test_canvases_are_the_same_every_time(canvases: list[Canvas]) -> None:
+    for first, second in zip(canvases, known_data.draw_canvases("fake"), strict=True):
+        assert first.image.tobytes() == second.image.tobytes()
+        assert [each.name for each in first.objects] == [each.name for each in second.objects]
+        assert [each.box for each in first.objects] == [each.box for each in second.objects]
+    assert Counter(canvas.split for canvas in canvases) == known_data.SHAPES.canvases
+    assert len({canvas.image.tobytes() for canvas in canvases}) == len(canvases)
+
+
+def test_canvases_hold_any_number_of_objects_of_every_class_and_size(
+    canvases: list[Canvas],
+) -> None:
+    counts = {len(canvas.objects) for canvas in canvases}
+    assert counts == set(range(known_data.SHAPES.most + 1))
+    objects = [each for canvas in canvases for each in canvas.objects]
+    assert {each.name for each in objects} == {"cross", "disc", "frame"}
+    widths = {each.box[2] - each.box[0] for each in objects if each.name == "frame"}
+    assert len(widths) == len(known_data.SHAPES.sizes)
+
+
+def test_what_is_seen_of_an_object_lies_in_its_box_and_is_its_own(canvases: list[Canvas]) -> None:
+    hidden = 0
+    for canvas in canvases:
+        seen = np.zeros((32, 32), int)
+        for each in canvas.objects:
+            left, top, right, bottom = each.box
+            assert 0 <= left < right <= 32
+            assert 0 <= top < bottom <= 32
+            inside = each.mask[top:bottom, left:right]
+            assert inside.sum() == each.mask.sum() > 0
+            hidden += not (inside.any(0).all() and inside.any(1).all())
+            seen += each.mask
+        assert seen.max(initial=0) <= 1
+    assert hidden  # of some objects, a side is hidden by another
+
+
+def test_the_last_object_is_seen_whole_in_one_color(canvases: list[Canvas]) -> None:
+    for canvas in canvases:
+        if canvas.objects:
+            pixels = np.asarray(canvas.image)
+            within = pixels[canvas.objects[-1].mask].astype(int)
+            levels = np.median(within, axis=0)
+            assert (levels >= 200).all() or (levels <= 55).all()
+            background = pixels[~np.any([each.mask for each in canvas.objects], axis=0)]
+            assert 60 < np.median(background) < 195
+
+
+def test_digits_of_the_test_are_on_no_training_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Image.new("L", (8, 8), 255)
+    digits = [("train", "1", full), ("test", "2", full)]
+    monkeypatch.setattr(known_data, "read_digits", lambda: iter(digits))
+    scene = known_data.DIGITS._replace(canvases={"train": 3, "test": 3}, side=48)
+    monkeypatch.setattr(known_data, "DIGITS", scene)
+    drawn = list(known_data.draw_canvases("digits"))
+    names = {(canvas.split, each.name) for canvas in drawn for each in canvas.objects}
+    assert names == {("train", "1"), ("test", "2")}

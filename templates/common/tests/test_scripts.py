@@ -1,5 +1,6 @@
 """The scripts as a person starts them: their help, their exit statuses, their output."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,10 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL, command, run
+from PIL import Image
 
 from engine.checkpoint import read_checkpoint
+from engine.images import read_labels
 from engine.options import PROJECT
+
+from predict import describe
 
 
 @pytest.mark.parametrize("script", ["train.py", "test.py", "predict.py", "prepare_data.py"])
@@ -53,6 +59,19 @@ def test_wrong_use_is_one_line_and_status_2(
     assert message in process.stderr
     assert process.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_results_that_no_words_can_say_are_files(tmp_path: Path) -> None:
+    mask = torch.tensor([[0, 1], [2, 255]], dtype=torch.uint8)
+    found = [{"class": "dög", "box": [1.5, 2.0]}]
+    result = {"mask": mask, "view": torch.ones(3, 2, 2), "objects": found, "share": 0.25, "n": 7}
+    words = describe(result, Path("some where/a.b.jpg"), tmp_path / "out")
+    names = ("mask.png", "view.png", "objects.json")
+    files = [tmp_path / "out" / f"a.b_{name}" for name in names]
+    assert words == ", ".join([*map(str, files), "share 0.2500", "n 7"])
+    assert read_labels(files[0]).tolist() == mask.tolist()
+    assert Image.open(files[1]).getextrema() == ((255, 255),) * 3
+    assert json.loads(files[2].read_text(encoding="utf-8")) == found
 
 
 def wait_for_step(process: "subprocess.Popen[str]", step: int) -> None:
