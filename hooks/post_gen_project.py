@@ -27,14 +27,14 @@ MODEL: str = ANSWERS["model_module"]
 # The list between the two marks is written by `python tests/refresh.py`.
 # <refresh>
 FILES = """
-.gitignore LICENSE README.md data.py engine/__init__.py engine/augment.py engine/cache.py
-engine/checkpoint.py engine/distributed.py engine/divergence.py engine/drawn_data.py
-engine/evaluation.py engine/exits.py engine/export.py engine/files.py engine/images.py
-engine/known_data.py engine/loading.py engine/lock.py engine/memory.py engine/options.py
-engine/prefetch.py engine/progress.py engine/record.py engine/reproducibility.py engine/resume.py
-engine/schedules.py engine/state.py engine/stopping.py engine/store.py engine/weights.py layers.py
-losses.py networks.py ops.py predict.py prepare_data.py pyproject.toml ruff.toml
-scripts/slurm.sbatch scripts/torchrun.sh test.py tests/conftest.py tests/test_augment.py
+.gitignore LICENSE README.md data.py engine/__init__.py engine/annotations.py engine/augment.py
+engine/cache.py engine/checkpoint.py engine/distributed.py engine/divergence.py
+engine/drawn_data.py engine/evaluation.py engine/exits.py engine/export.py engine/files.py
+engine/images.py engine/known_data.py engine/loading.py engine/lock.py engine/memory.py
+engine/options.py engine/prefetch.py engine/progress.py engine/record.py engine/reproducibility.py
+engine/resume.py engine/schedules.py engine/state.py engine/stopping.py engine/store.py
+engine/weights.py layers.py losses.py networks.py ops.py predict.py prepare_data.py pyproject.toml
+ruff.toml scripts/slurm.sbatch scripts/torchrun.sh test.py tests/conftest.py tests/test_augment.py
 tests/test_cache.py tests/test_checkpoint.py tests/test_data.py tests/test_distributed.py
 tests/test_divergence.py tests/test_engine.py tests/test_exits.py tests/test_files.py
 tests/test_images.py tests/test_known_data.py tests/test_layers.py tests/test_loading.py

@@ -26,23 +26,23 @@ ANSWERS: dict[str, Any] = dict(PAIRS)
 # The lists between the two marks are written by `python tests/refresh.py`.
 # <refresh>
 PACKAGES = """
-matplotlib mypy numpy onnx onnxruntime onnxscript pillow prefetch-generator pytest pytest-timeout
-ruff scikit-learn setuptools tensorboard tensorboardx torch torchinfo torchmetrics torchvision tqdm
-types-tqdm
+matplotlib mypy numpy onnx onnxruntime onnxscript pillow prefetch-generator pycocotools pytest
+pytest-timeout ruff scikit-learn setuptools tensorboard tensorboardx torch torchinfo torchmetrics
+torchvision tqdm types-tqdm
 """.split()
 MODULES = """
-PIL conftest data engine layers losses networks numpy onnxruntime onnxscript ops predict
+PIL conftest data engine layers losses matplotlib networks numpy onnxruntime onnxscript ops predict
 prefetch_generator prepare_data pytest sklearn tensorboardX test test_model tests torch
 torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock DeviceCache
-DiskCache DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays FakeImagenette
-FileList FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection Namespace
-NoCache Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas ResumableBatchSampler
-Rows RunLock Scene SeededDataset Source StepGuard StepSchedule StopRequest Tensor TestFileList
-TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+Annotations Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
+DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter FailedError FakeArrays
+FakeImagenette FileList FullDisk Half ImageStore LossWindow Malicious MemoryCache MetricCollection
+Namespace NoCache Numbers OPTIONS Parser Path PreemptedError READABLE Record Replicas
+ResumableBatchSampler Rows RunLock Scene SeededDataset Source StepGuard StepSchedule StopRequest
+Tensor TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric
@@ -63,6 +63,11 @@ Model MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchD
 PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
 StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
 UpBlock UserError Vgg19 WEIGHTS
+""".split(),
+    "detector": """
+ANCHORS Adam AnnotatedImages Any Augmentation AveragePrecision ConvBlock ConvSet DARKNETS Darknet
+Decode DetectionLoss Detector MeanMetric MetricCollection Normalize Optimizer Picture
+PrecisionRecall ResidualBlock SHOWN STRIDES Sequence Tensor TorchvisionBackbone UserError WEIGHTS
 """.split(),
 }
 # </refresh>

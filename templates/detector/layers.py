@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ops import decode, flatten, make_priors
+
 
 class Normalize(nn.Module):
     """Brings image bytes to floats around zero, on whichever device they are.
@@ -96,3 +98,30 @@ class ConvSet(nn.Module):
         """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
         out: Tensor = self.blocks(x)
         return out
+
+
+class Decode(nn.Module):
+    """The network's maps to boxes and probabilities, for use outside of this project.
+
+    Args:
+        anchors: width and height of the priors of each scale, in pixels, (3, 3, 2).
+        side: of the image, in pixels.
+    """
+
+    priors: Tensor
+
+    def __init__(self, anchors: Tensor, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.register_buffer("priors", make_priors(anchors, side), persistent=False)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps (N, 3 * (5 + C), h, w) of each scale to (N, P, 5 + C).
+
+        Returns:
+            Left, top, right and bottom as shares of the image's side, the probability of an object,
+            and of each class if there is one.
+        """
+        predicted = flatten(maps)
+        boxes = decode(predicted[..., :4], self.priors) / self.side
+        return torch.cat([boxes, predicted[..., 4:].sigmoid()], dim=-1)

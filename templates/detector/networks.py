@@ -36,6 +36,7 @@ class Darknet(nn.Module):
             stages.append(nn.Sequential(ConvBlock(given, wanted, stride=2), *residual))
         self.stages = nn.ModuleList(stages)
         self.channels = [8 * width, 16 * width, 32 * width]
+        self.apply(initialize_weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps (N, in_channels, H, W) to maps with an 8th, a 16th and a 32nd of the side."""
@@ -107,21 +108,22 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.sets, self.laterals, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        lasts = []
         enlarged = 0
         for given, wanted in zip(
             reversed(backbone.channels), (16 * width, 8 * width, 4 * width), strict=True
         ):
             self.sets.append(ConvSet(given + enlarged, wanted, pairs))
-            last = nn.Conv2d(2 * wanted, PRIORS * (5 + num_classes), 1)
-            self.heads.append(nn.Sequential(ConvBlock(wanted, 2 * wanted), last))
+            lasts.append(nn.Conv2d(2 * wanted, PRIORS * (5 + num_classes), 1))
+            self.heads.append(nn.Sequential(ConvBlock(wanted, 2 * wanted), lasts[-1]))
             enlarged = wanted // 2
             self.laterals.append(ConvBlock(wanted, enlarged, 1))
         del self.laterals[-1]  # nothing is larger
         self.enlarge = nn.Upsample(scale_factor=2)
         self.apply(initialize_weights)
         self.backbone = backbone
-        for head in self.heads:
-            _expect_few(head[-1])
+        for last in lasts:
+            _expect_few(last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps images (N, C, S, S), normalized, S a multiple of 32, to three maps.
@@ -139,12 +141,12 @@ class Detector(nn.Module):
         return outputs[::-1]
 
 
-def _expect_few(last: nn.Module) -> None:
+def _expect_few(last: nn.Conv2d) -> None:
     """Has a head expect few objects, or those that are not there would outweigh all else at first.
 
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection", section 3.3.
     """
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    assert last.bias is not None
     with torch.no_grad():
         last.weight.mul_(0.1)
         last.bias.view(PRIORS, -1)[:, 4] = logit(OBJECTS)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms
+from torchvision.utils import draw_bounding_boxes
 
-from engine.images import placement
+from engine.images import palette, placement
 
+READABLE = 256  # pixels of a side, at least, of what is shown
 STRIDES = (8, 16, 32)  # pixels to a cell's side, of each scale (Redmon and Farhadi 2018, 2.3)
 PRIORS = 3  # at each cell of each scale
 GREY = 128  # around an image that is no square, as `engine.images.decode_padded` has it
@@ -163,6 +165,31 @@ def unletterbox(boxes: Tensor, width: int, height: int, side: int) -> Tensor:
     scale = boxes.new_tensor([width / columns, height / rows]).repeat(2)
     size = boxes.new_tensor([width, height]).repeat(2)
     return ((boxes - corner) * scale).clamp(min=0).minimum(size)
+
+
+def draw_objects(image: Tensor, boxes: Tensor, labels: Tensor, words: list[str]) -> Tensor:
+    """Returns an image with its objects, each class in a color of its own.
+
+    Small images are enlarged, so that words can be read.
+
+    Args:
+        image: uint8 (1 or 3, H, W).
+        boxes: (K, 4).
+        labels: (K,).
+        words: beside the boxes, K.
+
+    Returns:
+        uint8 (3, H, W), or larger by a whole factor, on the CPU.
+    """
+    factor = math.ceil(READABLE / max(image.shape[1:]))
+    large = image.expand(3, -1, -1).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    large = large.cpu().contiguous()
+    if not len(boxes):  # of which torchvision would warn
+        return large
+    colors = palette()[1 + labels.cpu().numpy() % 254]
+    tuples = [(int(red), int(green), int(blue)) for red, green, blue in colors]
+    drawn: Tensor = draw_bounding_boxes(large, boxes.cpu() * factor, words, tuples, width=2)
+    return drawn
 
 
 def logit(share: float) -> float:

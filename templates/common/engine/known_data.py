@@ -178,6 +178,10 @@ def download_imagenette(folder: Path) -> Iterator[Example]:
 def download(dataset: str, **keywords: Any) -> Any:
     """Returns the torchvision data set, downloaded unless it is there.
 
+    Args:
+        dataset: one of `DOWNLOADS`, or the name of a class of `torchvision.datasets`.
+        keywords: of the class.
+
     Raises:
         UserError: it cannot be downloaded.
     """
@@ -186,7 +190,7 @@ def download(dataset: str, **keywords: Any) -> Any:
     try:
         # What torchvision prints, mirror by mirror, is for the one line below to say.
         with contextlib.redirect_stdout(io.StringIO()):
-            return getattr(datasets, DOWNLOADS[dataset])(download=True, **keywords)
+            return getattr(datasets, DOWNLOADS.get(dataset, dataset))(download=True, **keywords)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(
