@@ -32,7 +32,7 @@ torchvision tqdm types-tqdm
 """.split()
 MODULES = """
 PIL conftest data engine layers losses matplotlib networks numpy onnxruntime onnxscript ops predict
-prefetch_generator prepare_data pytest sklearn tensorboardX test test_model tests torch
+prefetch_generator prepare_data pycocotools pytest sklearn tensorboardX test test_model tests torch
 torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
@@ -65,9 +65,10 @@ StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE T
 UpBlock UserError Vgg19 WEIGHTS
 """.split(),
     "detector": """
-ANCHORS Adam AnnotatedImages Any Augmentation AveragePrecision ConvBlock ConvSet DARKNETS Darknet
-Decode DetectionLoss Detector MeanMetric MetricCollection Normalize Optimizer Picture
-PrecisionRecall ResidualBlock SHOWN STRIDES Sequence Tensor TorchvisionBackbone UserError WEIGHTS
+ANCHORS Adam AnnotatedImages Any Augmentation AveragePrecision BadImageError CLASSES ConvBlock
+ConvSet DARKNETS Darknet Decode DetectionLoss Detector Image MeanMetric MetricCollection Model
+Normalize OPTIONS Optimizer Parse Path Picture PrecisionRecall ResidualBlock SHOWN SMALL STRIDES
+Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
 """.split(),
 }
 # </refresh>

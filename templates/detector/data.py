@@ -85,7 +85,7 @@ class Augmentation:
         """Returns images, boxes and labels, changed by draws in [0, 1), (N, 13).
 
         Args:
-            images: uint8 (N, 4, C, S, S), each with three others, or (N, 1, C, S, S) without mosaic.
+            images: uint8 (N, 4, C, S, S), each with three others; without mosaic, (N, 1, C, S, S).
             boxes: theirs, (N, 4 or 1, M, 4).
             labels: likewise, (N, 4 or 1, M).
             draws: the first three are for which are the others.

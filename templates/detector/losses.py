@@ -164,6 +164,9 @@ class AveragePrecision(MeanAveragePrecision):
 
     Args:
         num_classes: of the objects.
+
+    Attributes:
+        precision: at an IoU of 0.5, of each class at 101 recalls from 0 to 1, (num_classes, 101).
     """
 
     full_state_update = False  # the engine merges what several processes have seen
@@ -171,13 +174,14 @@ class AveragePrecision(MeanAveragePrecision):
     def __init__(self, num_classes: int) -> None:
         super().__init__(backend="pycocotools", extended_summary=True)
         self.num_classes = num_classes
+        self.precision = torch.full((num_classes, 101), torch.nan)
         self.warn_on_many_detections = False
 
     def compute(self) -> dict[str, Tensor]:
         """Returns means over IoUs from 0.5 to 0.95, "map"; at two of them; and of each class.
 
-        "precision" is that at an IoU of 0.5, at 101 recalls from 0 to 1, (num_classes, 101). A
-        class of which the test has no objects is left out of the means, and NaN elsewhere.
+        `precision` is then set. A class of which the test has no objects is left out of the means;
+        elsewhere it is NaN.
         """
         found = super().compute()
         # (IoUs, recalls, classes that were met): of objects of any size, the 100 best of an image
@@ -185,10 +189,10 @@ class AveragePrecision(MeanAveragePrecision):
         met = found["classes"].long()
         whole = precision.new_full((*precision.shape[:2], self.num_classes), torch.nan)
         whole[..., met] = precision.masked_fill(precision < 0, torch.nan)
+        self.precision = whole[0].T
         return {
             **{name: found[name] for name in ("map", "map_50", "map_75")},
             "map_per_class": whole.mean(dim=(0, 1)),
-            "precision": whole[0].T,
         }
 
 
@@ -210,8 +214,8 @@ class PrecisionRecall(Metric):
 
     def compute(self) -> Tensor:
         """Returns (num_classes, 101)."""
-        precision: Tensor = self.whole.compute()["precision"]
-        return precision
+        self.whole.compute()  # unless it has been computed
+        return self.whole.precision
 
     def plot(self, labels: Sequence[str], add_text: bool = True) -> tuple[Any, Any]:
         """Draws a curve for each class.

@@ -14,6 +14,7 @@ from ops import PRIORS, STRIDES, initialize_weights, logit
 # Residual blocks behind each halving of the side (Redmon and Farhadi 2018, table 1); and a network
 # of the same kind for small images and patience.
 DARKNETS = {"darknet53": (1, 2, 8, 8, 4), "tiny": (0, 1, 1, 1, 1)}
+SEEN = 4 * STRIDES[-1]  # pixels of a side, of the image by which a network's maps are found
 OBJECTS = 0.01  # share of the predictions that see an object, before anything is learned
 
 
@@ -63,31 +64,40 @@ class TorchvisionBackbone(nn.Module):
     def __init__(self, name: str, pretrained: bool) -> None:
         super().__init__()
         network = models.get_model(name, weights="DEFAULT" if pretrained else None)
-        training, testing = get_graph_node_names(network)
-        nodes = [node for node in testing if node in training]
-        side = 4 * STRIDES[-1]
-        with torch.no_grad():
-            explorer = create_feature_extractor(network, nodes).eval()
-            found: dict[str, Any] = explorer(torch.zeros(1, 3, side, side))
-        names, self.channels = [], []
+        found = _find_maps(network)
+        self.names, self.channels = [], []
         for stride in STRIDES:
-            size = torch.Size((side // stride, side // stride))
-            fitting = [
-                node
-                for node, value in found.items()
-                if isinstance(value, Tensor) and value.ndim == 4 and value.shape[2:] == size
-            ]
+            size = (SEEN // stride, SEEN // stride)
+            fitting = [name for name, shape in found.items() if shape[2:] == size]
             if not fitting:
-                raise ValueError(f"it has no map with a {stride}th of the side")
-            names.append(fitting[-1])
-            self.channels.append(found[fitting[-1]].shape[1])
-        self.network = create_feature_extractor(network, names)
-        self.names = names
+                article = "an" if stride == 8 else "a"
+                raise ValueError(f"it has no map with {article} {stride}th of the side")
+            self.names.append(fitting[-1])  # the last one, which has seen most
+            self.channels.append(found[fitting[-1]][1])
+        self.network = create_feature_extractor(network, self.names)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps (N, 1 or 3, H, W) to maps with an 8th, a 16th and a 32nd of the side."""
         maps = self.network(images.expand(-1, 3, -1, -1))  # grey fills three channels
         return [maps[name] for name in self.names]
+
+
+def _find_maps(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes (1, C, h, w) of all maps that a network makes of an image, by their names.
+
+    Raises:
+        ValueError: it cannot be asked for them.
+    """
+    try:
+        training, testing = get_graph_node_names(network)
+        names = [name for name in testing if name in training]
+        with torch.no_grad():
+            explorer = create_feature_extractor(network, names).eval()
+            found: dict[str, Any] = explorer(torch.zeros(1, 3, SEEN, SEEN))
+    except Exception as error:  # whatever a network raises that was made for one size of images
+        raise ValueError(f"it takes no images of any size ({error})") from error
+    tensors = {name: each for name, each in found.items() if isinstance(each, Tensor)}
+    return {name: tuple(each.shape) for name, each in tensors.items() if each.ndim == 4}
 
 
 class Detector(nn.Module):

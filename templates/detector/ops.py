@@ -14,7 +14,8 @@ from torch.nn import functional
 from torchvision.ops import batched_nms
 from torchvision.utils import draw_bounding_boxes
 
-from engine.images import palette, placement
+Place = tuple[int, int, int, int]  # width and height of an image, and the columns and rows before
+Color = tuple[int, int, int]
 
 READABLE = 256  # pixels of a side, at least, of what is shown
 STRIDES = (8, 16, 32)  # pixels to a cell's side, of each scale (Redmon and Farhadi 2018, 2.3)
@@ -135,13 +136,17 @@ def suppress(
     return results
 
 
-def letterbox(images: Tensor, side: int) -> Tensor:
+def letterbox(images: Tensor, side: int, place: Place) -> Tensor:
     """Fits images, (N, C, H, W), into squares, (N, C, side, side), with grey beside them.
 
     It is to tensors what `engine.images.decode_padded` is to files.
+
+    Args:
+        images: uint8.
+        side: of the squares.
+        place: of an image in its square, by `engine.images.placement`.
     """
-    height, width = images.shape[-2:]
-    columns, rows, left, top = placement(width, height, side)
+    columns, rows, left, top = place
     resized = functional.interpolate(
         images.float(), (rows, columns), mode="bilinear", antialias=True, align_corners=False
     )
@@ -149,7 +154,7 @@ def letterbox(images: Tensor, side: int) -> Tensor:
     return functional.pad(resized.round(), margins, value=GREY).to(images.dtype)
 
 
-def unletterbox(boxes: Tensor, width: int, height: int, side: int) -> Tensor:
+def unletterbox(boxes: Tensor, width: int, height: int, place: Place) -> Tensor:
     """Moves boxes, (..., 4), from the square back into the image that was fitted into it.
 
     They are cut to the image.
@@ -158,25 +163,25 @@ def unletterbox(boxes: Tensor, width: int, height: int, side: int) -> Tensor:
         boxes: in pixels of the square.
         width: of the image, in pixels.
         height: likewise.
-        side: of the square.
+        place: of the image in the square.
     """
-    columns, rows, left, top = placement(width, height, side)
+    columns, rows, left, top = place
     corner = boxes.new_tensor([left, top, left, top])
     scale = boxes.new_tensor([width / columns, height / rows]).repeat(2)
     size = boxes.new_tensor([width, height]).repeat(2)
     return ((boxes - corner) * scale).clamp(min=0).minimum(size)
 
 
-def draw_objects(image: Tensor, boxes: Tensor, labels: Tensor, words: list[str]) -> Tensor:
-    """Returns an image with its objects, each class in a color of its own.
+def draw_objects(image: Tensor, boxes: Tensor, words: list[str], colors: list[Color]) -> Tensor:
+    """Returns an image with its objects.
 
     Small images are enlarged, so that words can be read.
 
     Args:
         image: uint8 (1 or 3, H, W).
         boxes: (K, 4).
-        labels: (K,).
         words: beside the boxes, K.
+        colors: of boxes and words, red, green and blue in [0, 255], K.
 
     Returns:
         uint8 (3, H, W), or larger by a whole factor, on the CPU.
@@ -186,9 +191,7 @@ def draw_objects(image: Tensor, boxes: Tensor, labels: Tensor, words: list[str])
     large = large.cpu().contiguous()
     if not len(boxes):  # of which torchvision would warn
         return large
-    colors = palette()[1 + labels.cpu().numpy() % 254]
-    tuples = [(int(red), int(green), int(blue)) for red, green, blue in colors]
-    drawn: Tensor = draw_bounding_boxes(large, boxes.cpu() * factor, words, tuples, width=2)
+    drawn: Tensor = draw_bounding_boxes(large, boxes.cpu() * factor, words, colors, width=2)
     return drawn
 
 

@@ -160,17 +160,29 @@ def read_coco(source: Path) -> Iterator[Picture]:
                 f"--source {source}: no annotations/instances_{part}2017.json, nor of another year"
             )
         folder = source / found[-1].stem.removeprefix("instances_")
-        content = json.loads(found[-1].read_bytes())
-        names = {each["id"]: each["name"] for each in content["categories"]}
-        objects: dict[int, list[tuple[str, Box]]] = {each["id"]: [] for each in content["images"]}
-        for each in content["annotations"]:
-            left, top, width, height = each["bbox"]
-            if not each.get("iscrowd") and width > 0 and height > 0:
-                box = left, top, left + width, top + height
-                objects[each["image_id"]].append((names[each["category_id"]], box))
-        for each in content["images"]:
-            path = folder / each["file_name"]
-            yield Picture(split, path, (each["width"], each["height"]), objects[each["id"]])
+        try:
+            pictures = list(read_instances(found[-1], split, folder))
+        except (ValueError, KeyError, TypeError) as error:
+            raise exits.UserError(f"{found[-1]}: not one of COCO's files ({error!r})") from None
+        for picture in pictures:
+            if not Path(str(picture.image)).is_file():
+                raise exits.UserError(f"--source {source}: {picture.image} is missing")
+        yield from pictures
+
+
+def read_instances(path: Path, split: str, folder: Path) -> Iterator[Picture]:
+    """Yields the images of one of COCO's files, which lie in the folder."""
+    content = json.loads(path.read_bytes())
+    names = {each["id"]: each["name"] for each in content["categories"]}
+    objects: dict[int, list[tuple[str, Box]]] = {each["id"]: [] for each in content["images"]}
+    for each in content["annotations"]:
+        left, top, width, height = each["bbox"]
+        if not each.get("iscrowd") and width > 0 and height > 0:
+            box = left, top, left + width, top + height
+            objects[each["image_id"]].append((names[each["category_id"]], box))
+    for each in content["images"]:
+        size = each["width"], each["height"]
+        yield Picture(split, folder / each["file_name"], size, objects[each["id"]])
 
 
 def parse_arguments() -> argparse.Namespace:

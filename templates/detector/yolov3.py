@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchvision.utils import make_grid
 
 from engine.exits import UserError
+from engine.images import palette, placement
 from layers import Decode, Normalize
 from losses import AveragePrecision, DetectionLoss, PrecisionRecall
 from networks import DARKNETS, Darknet, Detector, TorchvisionBackbone
@@ -211,9 +212,11 @@ class YOLOv3(nn.Module):
     ) -> Tensor:
         """Returns an image, uint8 (C, H, W), with boxes and words: (3, H, W) in [0, 1]."""
         words = [self.classes[label] for label in labels.tolist()]
+        rows = palette()[1 + labels.cpu().numpy() % 254].tolist()  # each class has its own
+        colors = [(red, green, blue) for red, green, blue in rows]
         if scores is not None:
             words = [f"{word} {score:.2f}" for word, score in zip(words, scores, strict=True)]
-        return draw_objects(image, boxes, labels, words) / 255
+        return draw_objects(image, boxes, words, colors) / 255
 
     def inference_module(self) -> nn.Module:
         """Returns what is exported: images (N, C, S, S) in [0, 255] to all predictions.
@@ -234,11 +237,12 @@ class YOLOv3(nn.Module):
         They may have any size. Boxes are left, top, right and bottom in their pixels.
         """
         height, width = inputs.shape[-2:]
-        images = letterbox(inputs, self.side)
+        place = placement(width, height, self.side)
+        images = letterbox(inputs, self.side, place)
         found = self._detect(flatten(self.network(self.normalize(images))), self.score)
         results = []
         for image, (boxes, scores, labels) in zip(inputs, found, strict=True):
-            boxes = unletterbox(boxes, width, height, self.side)
+            boxes = unletterbox(boxes, width, height, place)
             rows = zip(labels.tolist(), scores.tolist(), boxes.tolist(), strict=True)
             objects = [
                 {

@@ -18,7 +18,7 @@ from engine.stopping import SIGNALS
 Parse = Callable[..., argparse.Namespace]
 
 SIZE = 8  # side of the test images, in pixels
-SMALL = ["--device=cpu", "--img_size=16", "--batch_size=32", "--log_every=1"]
+SMALL = ["--device=cpu", "--img_size=32", "--batch_size=32", "--log_every=1"]
 
 
 def grey(level: int) -> Image.Image:
@@ -79,7 +79,7 @@ def parse(path_to_data: str, tmp_path: Path) -> Parse:
             path_to_data=path_to_data,
             run_dir=str(tmp_path / "run"),
             device="cpu",
-            img_size=16,
+            img_size=32,
             batch_size=32,
             num_workers=0,
             epochs=2,

@@ -160,8 +160,8 @@ def test_change_that_breaks_exactness_needs_a_flag(
 def test_another_size_of_images_is_refused(parse: Parse) -> None:
     """Whether --allow_changes then helps, the model says: it may have weights for one size."""
     main(parse("--max_steps=1"))
-    with pytest.raises(UserError, match="--img_size is 8; the checkpoint was saved with 16: give"):
-        main(parse("--max_steps=2", "--resume", "--img_size=8"))
+    with pytest.raises(UserError, match="--img_size is 64; the checkpoint was saved with 32: give"):
+        main(parse("--max_steps=2", "--resume", "--img_size=64"))
 
 
 def test_another_training_set_needs_a_flag(
