@@ -67,8 +67,8 @@ UpBlock UserError Vgg19 WEIGHTS
     "detector": """
 ANCHORS Adam AnnotatedImages Any Augmentation AveragePrecision BadImageError CLASSES ConvBlock
 ConvSet DARKNETS Darknet Decode DetectionLoss Detector Image MeanMetric MetricCollection Model
-Normalize OPTIONS Optimizer Parse Path Picture PrecisionRecall ResidualBlock SHOWN SMALL STRIDES
-Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
+NOTHING Normalize OPTIONS Optimizer Parse Path Picture PrecisionRecall ResidualBlock SHOWN SMALL
+STRIDES Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
 """.split(),
 }
 # </refresh>

@@ -1,9 +1,8 @@
 """The data: images and the boxes of their objects, as uint8 pixels and padded tensors.
 
-<path_to_data>/train/images/*.png, in any format that Pillow reads, and
-<path_to_data>/train/annotations.json in COCO's format, and test likewise. Each image is resized to
-fit a square, its sides in proportion, and boxes move along. Nothing is normalized here: pixels
-travel as uint8, a quarter of the bytes of float32, and the model does that on the device.
+<path_to_data>/train/images/*.png, in any format that Pillow reads, and train/annotations.json in
+COCO's format, and test likewise. Each image is fitted into a square, its sides in proportion, and
+boxes move along. Pixels travel as uint8 and are normalized by the model, on the device.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from engine import augment
@@ -34,28 +34,18 @@ GREY = 128  # around an image, as `decode_padded` has it
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the data."""
     add_image_arguments(parser)
-    parser.add_argument(
-        "--zoom",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="enlarge or shrink training images by up to this factor, and shift them; 1: off",
-    )
-    parser.add_argument(
-        "--mosaic",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="lay this share of the training images together with three others; 0: off",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--zoom", type=float, default=1.3, help="most that images are enlarged or shrunk; 1: off")
+    laid = "share of images that are laid together with three others; 0: none"
+    add("--mosaic", type=float, default=0.0, metavar="SHARE", help=laid)
+    add(
         "--color_jitter",
         type=float,
         default=0.0,
         metavar="X",
         help="change brightness, contrast and saturation at random by up to this share; 0: off",
     )
-    parser.add_argument(
+    add(
         "--anchors",
         type=float,
         nargs="+",
@@ -82,24 +72,23 @@ class Augmentation:
         self.is_slow = self.mosaic > 0 or self.zoom > 1 or self.jitter > 0
 
     def __call__(self, images: Tensor, boxes: Tensor, labels: Tensor, draws: Tensor) -> Batch:
-        """Returns images, boxes and labels, changed by draws in [0, 1), (N, 13).
+        """Returns a batch, changed.
 
         Args:
             images: uint8 (N, 4, C, S, S), each with three others; without mosaic, (N, 1, C, S, S).
             boxes: theirs, (N, 4 or 1, M, 4).
             labels: likewise, (N, 4 or 1, M).
-            draws: the first three are for which are the others.
+            draws: in [0, 1), (N, 13). The first three have said which are the others.
         """
         side = images.shape[-1]
         image, size = images[:, 0], augment.areas(boxes)
         if self.mosaic:
-            which = draws[:, 3] < self.mosaic
+            which = (draws[:, 3] < self.mosaic)[:, None, None, None]
             centers = ((0.25 + 0.5 * draws[:, 4:6]) * side).round().long()
-            image = torch.where(which[:, None, None, None], augment.mosaic(images, centers), image)
-            moved = augment.mosaic_boxes(boxes, centers, side)
-            boxes = torch.where(which[:, None, None, None], moved, boxes)
-            is_there = which[:, None] | (torch.arange(4, device=boxes.device) == 0)
-            labels = labels.where(is_there[..., None], -1)
+            image = torch.where(which, augment.mosaic(images, centers), image)
+            boxes = torch.where(which, augment.mosaic_boxes(boxes, centers, side), boxes)
+            is_first = torch.arange(4, device=boxes.device)[:, None] == 0
+            labels = labels.where(which[..., 0] | is_first, -1)
         boxes, labels, size = (each.flatten(1, 2) for each in (boxes, labels, size))
         boxes, labels = augment.drop_cut(boxes, labels, size)
         if self.zoom > 1:
@@ -122,7 +111,7 @@ class AnnotatedImages(Dataset[Batch]):
     Args:
         root: the folder of the split.
         options: the flags.
-        classes: names, which those of the annotations must be; by default they are taken from it.
+        classes: names that those of the annotations must be; by default, they are those.
         augmentation: of the decoded images, if any.
 
     Raises:
@@ -141,16 +130,16 @@ class AnnotatedImages(Dataset[Batch]):
             raise UserError(f"{fault} (--check_data lists all faults)")
         self.classes = list(found.names if classes is None else classes)
         if set(self.classes) != set(found.names):
-            line = difference(self.classes, found.names)
-            raise UserError(f"{root}: its categories are not those of the training: {line}")
+            what = difference(self.classes, found.names)
+            raise UserError(f"{root}: its categories are not those of the training: {what}")
         if not len(found.labels):
             raise UserError(f"{root}: no objects in any image")
-        self.augmentation, self.side = augmentation, options.img_size
-        self.store = ImageStore(root, found.files, self.side, options, decode_padded)
+        self.augmentation = augmentation
+        self.store = ImageStore(root, found.files, options.img_size, options, decode_padded)
         numbers = np.array([self.classes.index(name) for name in found.names])
         self.labels, self.counts = numbers[found.labels], found.counts
         self.starts = found.counts.cumsum() - found.counts
-        self.boxes = boxes_in_squares(found, self.side)
+        self.boxes = boxes_in_squares(found, options.img_size)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -165,12 +154,10 @@ class AnnotatedImages(Dataset[Batch]):
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        images, boxes, labels = self.get_batch(
-            np.array([index]), lambda n: torch.rand(1, n).numpy()
-        )
-        missing = int(self.counts.max()) * (4 if self._lays() else 1) - boxes.shape[1]
-        padded = torch.nn.functional.pad(boxes[0], (0, 0, 0, missing))
-        return images[0], padded, torch.nn.functional.pad(labels[0], (0, missing), value=-1)
+        batch = self.get_batch(np.array([index]), lambda n: torch.rand(1, n).numpy())
+        image, boxes, labels = (part[0] for part in batch)
+        missing = int(self.counts.max()) * (4 if self._lays() else 1) - len(labels)
+        return image, pad(boxes, (0, 0, 0, missing)), pad(labels, (0, missing), value=-1)
 
     def get_batch(self, indices: NDArray[np.int64], uniform: Uniform) -> Batch:
         """Returns a batch.
@@ -187,31 +174,29 @@ class AnnotatedImages(Dataset[Batch]):
             BadImageError: as above.
         """
         if self.augmentation is None:
-            images, used = self.store.read(indices)
-            return images, *self._objects(used, images.device)
+            return self._read(indices)
         numbers = uniform(self.augmentation.draws)
-        chosen = indices[:, None]
-        if self._lays():
-            others = (numbers[:, :3] * len(self)).astype(np.int64)
-            chosen = np.concatenate([chosen, others], axis=1)
-        images, used = self.store.read(chosen.ravel())
-        parts = images, *self._objects(used, images.device)
-        draws = torch.from_numpy(numbers).to(images.device, non_blocking=True)
+        others = (numbers[:, : 3 * self._lays()] * len(self)).astype(np.int64)
+        chosen = np.concatenate([indices[:, None], others], axis=1)
+        parts = self._read(chosen.ravel())
         images, boxes, labels = (part.unflatten(0, chosen.shape) for part in parts)
+        draws = torch.from_numpy(numbers).to(images.device, non_blocking=True)
         return self.augmentation(images, boxes, labels, draws)
 
     def _lays(self) -> bool:
         return self.augmentation is not None and self.augmentation.mosaic > 0
 
-    def _objects(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns boxes and labels of images, padded to the most that one of them has, or one."""
+    def _read(self, indices: NDArray[np.int64]) -> Batch:
+        """Returns images, and boxes and labels padded to the most that one has, or one."""
+        images, indices = self.store.read(indices)
         counts = self.counts[indices]
         places = np.arange(max(1, counts.max()))
         is_there = places < counts[:, None]
         rows = np.where(is_there, self.starts[indices][:, None] + places, 0)
         boxes = self.boxes[rows] * is_there[..., None].astype(np.float32)
         labels = np.where(is_there, self.labels[rows], -1)
-        return torch.from_numpy(boxes).to(device), torch.from_numpy(labels).to(device)
+        device = images.device
+        return images, torch.from_numpy(boxes).to(device), torch.from_numpy(labels).to(device)
 
     @property
     def sample_bytes(self) -> int:
@@ -238,7 +223,7 @@ def build_datasets(
 ) -> tuple[AnnotatedImages, AnnotatedImages]:
     """Returns the training and the test set, both with the training set's classes.
 
-    Where `options.anchors` is None, anchors that are fitted to the training set take its place.
+    Where `options.anchors` is None, those that are fitted to the training set take its place.
 
     Args:
         options: the flags.
@@ -276,9 +261,8 @@ def read_inputs(
 ) -> Iterator[tuple[Path, Tensor]]:
     """Yields each image in the given files and folders, as large as it is.
 
-    Pixels are uint8 of shape (C, H, W). Folders are searched with all folders in them, in sorted
-    order. A path that is missing, or a folder without images, raises `UserError` at once; a file
-    that turns out bad raises `BadImageError` at its turn.
+    Pixels are uint8 of shape (C, H, W). A path that is missing, or a folder without images, raises
+    `UserError` at once; a file that turns out bad raises `BadImageError` at its turn.
     """
     files = find_inputs(inputs.paths)
     return ((Path(file), torch.from_numpy(read_pixels(file, options.channels))) for file in files)
@@ -291,8 +275,7 @@ def check_data(options: argparse.Namespace) -> None:
         found, own = read_annotations(root)
         faults += [*own, *find_wrong_sizes(found), *find_faults(found.files, options.channels)]
         count += len(found.files)
-    for fault in faults:
-        print(fault)
+    print(*faults, sep="\n", end="\n" if faults else "")
     if faults:
         what = f"{len(faults)} faults in annotations and images, listed above"
         raise UserError(f"{options.path_to_data}: {what}; mend or remove them")
@@ -302,7 +285,7 @@ def check_data(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     allowed = {
         "skip_bad": (options.skip_bad >= 0, "0 or more"),
-        "zoom": (1 <= options.zoom <= 3, "1 to 3"),
+        "zoom": (1 <= options.zoom <= 2, "1 to 2"),
         "mosaic": (0 <= options.mosaic <= 1, "0 to 1"),
         "color_jitter": (0 <= options.color_jitter <= 1, "0 to 1"),
     }

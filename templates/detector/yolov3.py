@@ -59,26 +59,18 @@ class YOLOv3(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(epochs=40, batch_size=16, img_size=128, lr=2e-3)
+        parser.set_defaults(epochs=40, batch_size=8, img_size=128, lr=2e-3, test_every=2)
         add, switch = parser.add_argument, argparse.BooleanOptionalAction
-        add(
-            "--backbone",
-            default="tiny",
-            help="darknet53 (the paper's), tiny, or a network of torchvision, e.g. resnet18",
-        )
-        add(
-            "--width",
-            type=int,
-            default=16,
-            help="channels of the first convolution, from which all others follow; the paper's: 32",
-        )
+        names = "darknet53 (the paper's), tiny, or a network of torchvision, e.g. resnet18"
+        add("--backbone", default="tiny", help=names)
+        add("--width", type=int, default=16, help="channels of the first map; 32 in the paper")
         add(
             "--pretrained",
             action=switch,
             default=False,
             help="start torchvision's network from its ImageNet weights",
         )
-        add("--box", type=float, default=2.0, help="weight of the boxes' loss")
+        add("--box", type=float, default=3.0, help="weight of the boxes' loss")
         add("--objectness", type=float, default=1.0, help="weight of that of finding objects")
         add("--classification", type=float, default=1.0, help="weight of that of their classes")
         add(
@@ -176,15 +168,13 @@ class YOLOv3(nn.Module):
         predicted = flatten(self.network(self.normalize(images)))
         terms = self._terms(predicted, boxes, labels)
         metrics["loss"].update(sum(self.weights[name] * terms[name] for name in WEIGHTS))
-        found = [
-            {"boxes": each, "scores": scores, "labels": names}
-            for each, scores, names in self._detect(predicted, LEAST_SCORE)
-        ]
+        names = "boxes", "scores", "labels"
+        found = self._detect(predicted, LEAST_SCORE)
         truth = [
             {"boxes": each[own >= 0], "labels": own[own >= 0]}
             for each, own in zip(boxes, labels, strict=True)
         ]
-        metrics["map"].update(found, truth)
+        metrics["map"].update([dict(zip(names, each, strict=True)) for each in found], truth)
         metrics["precision_recall"].update()
 
     def _detect(self, predicted: Tensor, least: float) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -210,7 +200,7 @@ class YOLOv3(nn.Module):
     def _draw(
         self, image: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor | None = None
     ) -> Tensor:
-        """Returns an image, uint8 (C, H, W), with boxes and words: (3, H, W) in [0, 1]."""
+        """Returns an image, uint8 (C, H, W), with boxes and words, (3, H, W) in [0, 1]."""
         words = [self.classes[label] for label in labels.tolist()]
         rows = palette()[1 + labels.cpu().numpy() % 254].tolist()  # each class has its own
         colors = [(red, green, blue) for red, green, blue in rows]

@@ -101,4 +101,4 @@ def another_model(place: Range, draw: random.Random, count: int) -> Iterator[str
 
 
 # Flags that make another model, by the variant.
-OTHER_MODEL = dict.fromkeys(("classifier", "gan", "translator"), ("--width=8",))
+OTHER_MODEL = dict.fromkeys(("classifier", "gan", "translator", "detector"), ("--width=8",))

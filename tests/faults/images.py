@@ -1,5 +1,6 @@
 """Bad data: each fault gives the right picture, or one line that names the file."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -62,6 +63,11 @@ def remove(*names: str) -> Callable[[Path], None]:
     return lambda root: shutil.rmtree(root.joinpath(*names))
 
 
+def remove_file(*names: str) -> Callable[[Path], None]:
+    """Returns a fault: a file that is missing."""
+    return lambda root: root.joinpath(*names).unlink()
+
+
 def empty_class(root: Path) -> None:
     """Adds a class without images."""
     (root / "train" / "empty").mkdir()
@@ -104,6 +110,46 @@ def make_pairs(root: Path) -> None:
             shutil.copytree(split / name, split / "target" / name, symlinks=True)
             (split / "input").mkdir(exist_ok=True)
             (split / name).rename(split / "input" / name)
+
+
+def annotate(root: Path) -> None:
+    """Makes of the classes' folders one of images, with an object in each that one can see."""
+    for split in root.iterdir():
+        names = sorted(path.name for path in split.iterdir())
+        for name in names:
+            (split / "images").mkdir(exist_ok=True)
+            (split / name).rename(split / "images" / name)
+        folder = split / "images"
+        files = [path.relative_to(folder) for path in sorted(folder.glob("*/[!.]*.[pj][np]g"))]
+        images = [
+            {"id": number, "file_name": file.as_posix(), "width": 16, "height": 16}
+            for number, file in enumerate(files)
+        ]
+        categories = [{"id": number, "name": name} for number, name in enumerate(NAMES)]
+        boxes = [
+            {"id": each["id"], "image_id": each["id"], "category_id": 0, "bbox": [2, 2, 9, 9]}
+            for each in images
+        ]
+        content = {"images": images, "annotations": boxes, "categories": categories}
+        (split / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def annotation(**values: object) -> Callable[[Path], None]:
+    """Returns a fault: other values in the second annotation of the training."""
+
+    def fault(root: Path) -> None:
+        path = root / "train" / "annotations.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["annotations"][1] |= values
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+    return fault
+
+
+def half_of_the_annotations(root: Path) -> None:
+    """Cuts the annotations in half."""
+    path = root / "train" / "annotations.json"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def exif() -> bytes:
@@ -152,15 +198,42 @@ FAULTS_OF: dict[str, dict[str, tuple[Callable[[Path], None], int, str]]] = {
         "no targets": (remove("test", "target"), 2, "test/target: no images"),
         "another scale": (another_scale, 2, "its target 32: give 2"),
     },
+    "detector": {
+        "no annotations": (
+            remove_file("train", "annotations.json"),
+            2,
+            "annotations.json: No such",
+        ),
+        "half of the annotations": (half_of_the_annotations, 2, "annotations.json: not JSON"),
+        "box outside": (annotation(bbox=[12, 2, 9, 9]), 2, "id 1: its bbox [12, 2, 9, 9] reaches"),
+        "box without area": (
+            annotation(bbox=[1, 2, 0, 9]),
+            2,
+            "id 1: its bbox [1, 2, 0, 9] has no",
+        ),
+        "unknown category": (annotation(category_id=7), 2, "id 1: its category_id, 7, is none"),
+        "unknown image": (annotation(image_id=99), 2, "id 1: its image_id, 99, is none of the"),
+        "id twice": (annotation(id=0), 2, "annotations, id 0: another one has this id"),
+        "listed image missing": (
+            remove_file("train", "images", "cat", "a b 0.png"),
+            2,
+            "no such file",
+        ),
+    },
 }
 
 
 # Flags that a variant needs on this tree: its samples are measured without a network made for it,
 # its inputs are as large as their targets.
-FLAGS_OF = {"classifier": (), "gan": ("--features=random",), "translator": ("--scale=1",)}
+FLAGS_OF = {
+    "classifier": (),
+    "gan": ("--features=random",),
+    "translator": ("--scale=1",),
+    "detector": (),
+}
 
 # How a variant wants the tree; faults of its own come after that, those of all before it.
-ARRANGE_OF = {"translator": make_pairs}
+ARRANGE_OF = {"translator": make_pairs, "detector": annotate}
 
 
 def start(place: Range, root: Path, *flags: str) -> Victim:

@@ -79,7 +79,7 @@ def draw_zooms(draws: Tensor, side: int, most: float) -> Tensor:
     Args:
         draws: in [0, 1), (N, 3).
         side: of the images, which are squares.
-        most: largest factor, in [1, 3]; the smallest is its inverse.
+        most: largest factor, in [1, 2]; the smallest is its inverse.
     """
     length = (side * most ** (2 * draws[:, 0] - 1)).round()  # even in its logarithm
     top, left = ((draws[:, 1:] * (side - length)[:, None]).round()).unbind(1)

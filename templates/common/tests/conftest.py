@@ -1,10 +1,11 @@
 """What the tests share: small data made on the spot, and options as train.py parses them."""
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def save(image: Image.Image, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
     return path
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Removes images, and what tells of them: entries of the annotations beside their folder."""
+    for path in paths:
+        path.unlink()
+        file = path.parent.parent / "annotations.json"
+        if file.exists():
+            content = json.loads(file.read_text(encoding="utf-8"))
+            numbers = [each["id"] for each in content["images"] if each["file_name"] == path.name]
+            for kind, key in (("images", "id"), ("annotations", "image_id")):
+                content[kind] = [each for each in content[kind] if each[key] not in numbers]
+            file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def command(script: str, *flags: object) -> list[str]:

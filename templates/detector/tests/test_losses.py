@@ -1,4 +1,4 @@
-"""The loss against one that is written in loops, and the measures against COCO's own code."""
+"""The loss, and who is to find what, against what is written in loops and worked out by hand."""
 
 import contextlib
 import io
@@ -12,8 +12,9 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
+from torch.nn.functional import pad
 
-from losses import AveragePrecision, DetectionLoss, PrecisionRecall, assign, overlaps_any
+from losses import AveragePrecision, DetectionLoss, assign, overlaps_any
 from ops import make_priors
 
 ANCHORS = torch.tensor(
@@ -64,15 +65,14 @@ def tasks(box: list[float], match_iou: float, neighbors: bool) -> Iterator[int]:
 
 
 def decoded(numbers: Tensor, prior: Tensor) -> list[Tensor]:
-    left, top, stride, width, height = prior
-    x = left + stride * (2 * torch.sigmoid(numbers[0]) - 0.5)
-    y = top + stride * (2 * torch.sigmoid(numbers[1]) - 0.5)
+    stride, width, height = prior[2:]
+    x, y = prior[:2] + stride * (2 * torch.sigmoid(numbers[:2]) - 0.5)
     w, h = width * torch.exp(numbers[2]), height * torch.exp(numbers[3])
     return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
 
 
 def complete_iou_loss(a: list[Tensor], b: list[float]) -> Tensor:
-    """Zheng et al. 2020, equations 10 to 12; the trade-off is a constant."""
+    """Zheng et al. 2020, equations 10 to 12."""
     wide = torch.clamp(torch.minimum(a[2], torch.tensor(b[2])) - a[0].clamp(min=b[0]), min=0)
     high = torch.clamp(torch.minimum(a[3], torch.tensor(b[3])) - a[1].clamp(min=b[1]), min=0)
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - wide * high
@@ -169,26 +169,24 @@ def test_assignment_by_hand() -> None:
 
 def test_cells_beyond_the_image_get_nothing() -> None:
     assert assigned([0.0, 0, 6, 6], 1.0, True) == [[0.0, 0, 8, 6, 6]]
-    corner = [26.0, 26, 32, 32]
-    assert assigned(corner, 1.0, True) == [[24.0, 24, 8, 6, 6]]
-    border = [26.0, 26, 38, 38]  # its center lies on the last pixel's far side
-    assert assigned(border, 1.0, False) == [[16.0, 16, 16, 12, 12]]
+    assert assigned([26.0, 26, 32, 32], 1.0, True) == [[24.0, 24, 8, 6, 6]]
+    # Its center lies on the last pixel's far side.
+    assert assigned([26.0, 26, 38, 38], 1.0, False) == [[16.0, 16, 16, 12, 12]]
 
 
 def test_nobody_is_told_that_an_overlapping_prediction_is_wrong() -> None:
     predicted = torch.zeros(1, len(PRIORS), 5 + CLASSES, dtype=torch.float64, requires_grad=True)
     boxes, labels = torch.tensor([[[2.0, 2, 14, 14]]]).double(), torch.tensor([[0]])
-    (_, _, task) = assign(boxes, labels, PRIORS, ANCHORS, 1.0, False)
+    task = assign(boxes, labels, PRIORS, ANCHORS, 1.0, False)[2]
     terms = DetectionLoss(CLASSES, 1.0, 0.3, False)(predicted, PRIORS, ANCHORS, boxes, labels)
     terms["objectness"].sum().backward()
     assert predicted.grad is not None
     gradient = predicted.grad[0, :, 4]
     assert gradient[task].item() == -0.5
     # 12 x 20 about (8, 8) has 144 of 240 in common: no word; in the next cell, it has none.
-    same = [place for place, each in enumerate(PRIORS.tolist()) if each == [0, 0, 16, 12, 20]]
-    next_ = [place for place, each in enumerate(PRIORS.tolist()) if each == [16, 0, 16, 12, 20]]
-    assert gradient[same].tolist() == [0]
-    assert gradient[next_].tolist() == [0.5]
+    for column, expected in ((0, 0.0), (16, 0.5)):
+        place = PRIORS.tolist().index([column, 0, 16, 12, 20])
+        assert gradient[place].item() == expected
 
 
 @pytest.mark.parametrize("most", [0, 1, 5])
@@ -205,23 +203,18 @@ def test_nothing_annotated_is_no_fault(most: int) -> None:
 
 
 def test_padding_changes_nothing() -> None:
-    predicted, boxes, labels = make_batch()
+    predicted, *truth = make_batch()
     loss = DetectionLoss(CLASSES, 0.4, 0.5, True)
-    padded = torch.nn.functional.pad(boxes, (0, 0, 2, 3))
-    both = (
-        loss(predicted, PRIORS, ANCHORS, boxes, labels),
-        loss(predicted, PRIORS, ANCHORS, padded, torch.nn.functional.pad(labels, (2, 3), value=-1)),
-    )
-    for name in TERMS:
-        torch.testing.assert_close(both[0][name], both[1][name])
+    padded = pad(truth[0], (0, 0, 2, 3)), pad(truth[1], (2, 3), value=-1)
+    first, second = (loss(predicted, PRIORS, ANCHORS, *each) for each in (truth, padded))
+    torch.testing.assert_close(first, second)
 
 
 def test_half_precision_is_summed_in_full() -> None:
     predicted, boxes, labels = make_batch()
-    terms = DetectionLoss(CLASSES, 0.4, 0.5, True)(
-        predicted.bfloat16(), PRIORS.float(), ANCHORS.float(), boxes.float(), labels
-    )
-    assert {values.dtype for values in terms.values()} == {torch.float32}
+    others = PRIORS.float(), ANCHORS.float(), boxes.float(), labels
+    terms = DetectionLoss(CLASSES, 0.4, 0.5, True)(predicted.bfloat16(), *others)
+    assert [values.dtype for values in terms.values()] == [torch.float32] * 3
 
 
 @pytest.mark.parametrize("least", [0.2, 0.5, 0.9])
@@ -237,14 +230,13 @@ def test_overlaps_are_those_of_pairs(least: float) -> None:
             assert is_above == any(value > least for value in pairs)
 
 
-# Of four images: boxes, labels and scores that were found, and the objects there are.
-FOUND: list[tuple[list[list[float]], list[int], list[float]]] = [
+FOUND: list[Any] = [  # of four images: boxes, labels and scores
     ([[10, 10, 30, 30], [11, 10, 33, 31], [50, 50, 60, 64]], [0, 0, 1], [0.9, 0.8, 0.7]),
-    ([[0, 0, 20, 20]], [1], [0.95]),  # an image without objects
+    ([[0, 0, 20, 20]], [1], [0.95]),  # in an image without objects
     ([], [], []),
     ([[5, 5, 25, 45], [30, 30, 50, 52], [30, 30, 50, 50]], [0, 1, 1], [0.3, 0.6, 0.4]),
 ]
-TRUTH: list[tuple[list[list[float]], list[int]]] = [
+TRUTH: list[Any] = [
     ([[10, 10, 32, 30], [50, 50, 60, 60]], [0, 1]),
     ([], []),
     ([[70, 70, 90, 80]], [0]),
@@ -252,122 +244,58 @@ TRUTH: list[tuple[list[list[float]], list[int]]] = [
 ]
 
 
-def as_tensors() -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-    found = [
+def as_tensors(entries: list[Any]) -> list[dict[str, Tensor]]:
+    return [
         {
             "boxes": torch.tensor(boxes).float().view(-1, 4),
             "labels": torch.tensor(labels).long(),
-            "scores": torch.tensor(scores).float(),
+            **dict(zip(["scores"], map(torch.tensor, rest), strict=False)),
         }
-        for boxes, labels, scores in FOUND
+        for boxes, labels, *rest in entries
     ]
-    truth = [
-        {"boxes": torch.tensor(boxes).float().view(-1, 4), "labels": torch.tensor(labels).long()}
-        for boxes, labels in TRUTH
-    ]
-    return found, truth
 
 
-def cocos_own(category: int | None = None) -> COCOeval:
+def as_coco(entries: list[Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for image, (boxes, labels, *rest) in enumerate(entries):
+        for number, (ends, label) in enumerate(zip(boxes, labels, strict=True)):
+            box = [*ends[:2], ends[2] - ends[0], ends[3] - ends[1]]
+            row = {"id": len(rows) + 1, "image_id": image, "category_id": label, "bbox": box}
+            score = {"score": rest[0][number]} if rest else {}
+            rows.append(row | {"area": box[2] * box[3], "iscrowd": 0} | score)
+    return rows
+
+
+def cocos_own(**parameters: Any) -> COCOeval:
     """Runs COCO's own code on the same boxes."""
-
-    def rows(entries: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "id": 10 * image + number + 1,
-                "image_id": image + 1,
-                "category_id": label,
-                "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                "area": (box[2] - box[0]) * (box[3] - box[1]),
-                "iscrowd": 0,
-                **({"score": rest[0][number]} if rest else {}),
-            }
-            for image, (boxes, labels, *rest) in enumerate(entries)
-            for number, (box, label) in enumerate(zip(boxes, labels, strict=True))
-        ]
-
     truth = COCO()
     truth.dataset = {
         "info": {},
-        "images": [{"id": number + 1} for number in range(len(TRUTH))],
+        "images": [{"id": number} for number in range(len(TRUTH))],
         "categories": [{"id": number} for number in (0, 1)],
-        "annotations": rows(TRUTH),
+        "annotations": as_coco(TRUTH),
     }
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        measure = COCOeval(truth, truth.loadRes(rows(FOUND)), "bbox")
-        if category is not None:
-            measure.params.catIds = [category]
-        measure.evaluate()
-        measure.accumulate()
-        measure.summarize()
+        measure = COCOeval(truth, truth.loadRes(as_coco(FOUND)), "bbox")
+        vars(measure.params).update(parameters)
+        for step in (measure.evaluate, measure.accumulate, measure.summarize):
+            step()
     return measure
 
 
-def measured() -> AveragePrecision:
-    metric = AveragePrecision(3)
-    found, truth = as_tensors()
-    metric.update(found[:2], truth[:2])
-    metric.update(found[2:], truth[2:])
-    return metric
-
-
 def test_average_precision_is_cocos_own() -> None:
-    metric, expected = measured(), cocos_own()
-    values = metric.compute()
+    metric = AveragePrecision(3)
+    for part in (slice(2), slice(2, 4)):
+        metric.update(as_tensors(FOUND[part]), as_tensors(TRUTH[part]))
+    values, expected = metric.compute(), cocos_own()
     for place, name in enumerate(("map", "map_50", "map_75")):
         assert values[name].item() == pytest.approx(expected.stats[place], abs=1e-6)
+    curves = expected.eval["precision"][0, :, :, 0, -1].T
+    np.testing.assert_allclose(metric.precision[:2], curves, atol=1e-6)
     assert 0.2 < values["map"] < 0.8
-    per_class = values["map_per_class"].tolist()
     for category in (0, 1):
-        assert per_class[category] == pytest.approx(cocos_own(category).stats[0], abs=1e-6)
-        curve = expected.eval["precision"][0, :, category, 0, -1]
-        np.testing.assert_allclose(metric.precision[category], curve, atol=1e-6)
-    assert math.isnan(per_class[2])  # of which there is none
-    assert metric.precision.shape == (3, 101)
+        own = values["map_per_class"][category].item()
+        assert own == pytest.approx(cocos_own(catIds=[category]).stats[0], abs=1e-6)
+    assert values["map_per_class"][2].isnan()  # of which there is none
     assert metric.precision[2].isnan().all()
-
-
-def test_average_precision_by_hand() -> None:
-    """One class, two objects: found, invented, found; at recalls above 0.5 it is two thirds."""
-    metric = AveragePrecision(1)
-    boxes = torch.tensor([[0.0, 0, 9, 9], [40, 40, 50, 50], [20, 20, 30, 30]])
-    labels = torch.zeros(3, dtype=torch.long)
-    found = {"boxes": boxes, "labels": labels, "scores": torch.tensor([0.9, 0.8, 0.7])}
-    metric.update([found], [{"boxes": boxes[[0, 2]], "labels": labels[:2]}])
-    values = metric.compute()
-    expected = torch.tensor([1.0] * 51 + [2 / 3] * 50)
-    torch.testing.assert_close(metric.precision[0], expected)
-    assert values["map"].item() == pytest.approx(expected.mean().item())
-
-
-def test_boxes_in_an_image_without_objects_count() -> None:
-    values = measured().compute()
-    found, truth = as_tensors()
-    metric = AveragePrecision(3)
-    metric.update([found[0], *found[2:]], [truth[0], *truth[2:]])
-    assert metric.compute()["map"] > values["map"]
-
-
-def test_parts_are_merged_in_order() -> None:
-    """As the engine merges what several processes have seen."""
-    found, truth = as_tensors()
-    first, second = AveragePrecision(3), AveragePrecision(3)
-    first.update(found[:2], truth[:2])
-    second.update(found[2:], truth[2:])
-    second.merge_state(first.metric_state)
-    for name, value in measured().compute().items():
-        assert torch.equal(second.compute()[name].nan_to_num(-1), value.nan_to_num(-1))
-
-
-@pytest.mark.filterwarnings("ignore:FigureCanvasAgg")
-def test_curves_are_drawn_for_each_class() -> None:
-    whole = measured()
-    metric = PrecisionRecall(whole)
-    metric.update()
-    curves = metric.compute()
-    assert torch.equal(curves.nan_to_num(-1), whole.precision.nan_to_num(-1))
-    figure, axes = metric.plot(labels=["a", "b", "c"])
-    assert [each.get_label() for each in axes.lines] == ["a", "b", "c"]
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), curves[1])
-    figure.clear()

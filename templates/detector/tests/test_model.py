@@ -20,6 +20,7 @@ from yolov3 import YOLOv3
 Model = YOLOv3
 CLASSES = ["cross", "disc", "frame"]
 SMALL = ("--width=4",)
+NOTHING = torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long)
 TERMS = {"box", "objectness", "classification"}
 # Flags that make each kind of loss and of network, of a model that is small.
 LOSS_FLAGS = [
@@ -118,7 +119,7 @@ def test_replicas_have_no_parameters(model: Model, monkeypatch: pytest.MonkeyPat
 
 
 def test_one_batch_can_be_learned_by_heart(parse: Parse) -> None:
-    options = parse("--width=8", "--lr=0.003", "--img_size=64")
+    options = parse("--width=8", "--lr=0.003")
     training_set, _ = data.build_datasets(options)
     batch = [torch.stack(parts) for parts in zip(*(training_set[n] for n in range(8)), strict=True)]
     torch.manual_seed(0)
@@ -173,6 +174,34 @@ def test_whoever_finds_everything_has_a_precision_of_one(
     values = metrics.compute()
     assert [values[name].item() for name in ("map", "map_50", "map_75")] == [1, 1, 1]
     assert values["map_per_class"].tolist() == [1, 1, 1]
+
+
+def test_boxes_in_an_image_without_objects_count(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, boxes, labels = make_batch(9)
+    invented = perfect(boxes, labels)
+    invented[-1] = boxes[0, :1], torch.tensor([2.0]), labels[0, :1]  # the last one has none
+    monkeypatch.setattr(model, "_detect", lambda *_: invented)
+    metrics = model.eval().build_metrics()
+    model.evaluate((images, boxes, labels), metrics)
+    per_class = metrics.compute()["map_per_class"]
+    assert per_class[labels[0, 0]] < 1
+    assert (per_class == 1).sum() == 2
+
+
+def test_curves_are_drawn_for_each_class(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, boxes, labels = make_batch(9)
+    monkeypatch.setattr(model, "_detect", lambda *_: perfect(boxes, labels)[:-2] + 2 * [NOTHING])
+    metrics = model.eval().build_metrics()
+    model.evaluate((images, boxes, labels), metrics)
+    curves = metrics.compute()["precision_recall"]
+    assert set(curves.unique().tolist()) == {0, 1}  # what was found is right, and not all was found
+    figure, axes = metrics["precision_recall"].plot(labels=CLASSES)
+    assert [line.get_label() for line in axes.lines] == CLASSES
+    for line, curve in zip(axes.lines, curves.tolist(), strict=True):
+        assert list(line.get_ydata()) == curve
+    figure.clear()
 
 
 def test_anchors_follow_from_the_flags_the_data_or_the_paper(parse: Parse) -> None:
