@@ -23,7 +23,7 @@ from engine.exits import UserError, difference
 from engine.files import find_inputs, find_split
 from engine.images import decode_padded, find_faults, read_pixels
 from engine.options import add_image_arguments
-from engine.store import ImageStore
+from engine.store import SMALL, ImageStore
 
 Uniform = Callable[[int], NDArray[np.float32]]  # (N, count) draws in [0, 1) for a count
 Batch = tuple[Tensor, Tensor, Tensor]  # images, boxes and labels
@@ -207,6 +207,7 @@ class AnnotatedImages(Dataset[Batch]):
     def needs_workers(self) -> bool:
         """False once a batch takes less time to make than to fetch from another process."""
         is_slow = self.augmentation is not None and self.augmentation.is_slow
+        is_slow = is_slow and self.sample_bytes > SMALL  # small images are changed in no time
         return is_slow or self.store.needs_workers
 
     @property

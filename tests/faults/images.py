@@ -199,26 +199,14 @@ FAULTS_OF: dict[str, dict[str, tuple[Callable[[Path], None], int, str]]] = {
         "another scale": (another_scale, 2, "its target 32: give 2"),
     },
     "detector": {
-        "no annotations": (
-            remove_file("train", "annotations.json"),
-            2,
-            "annotations.json: No such",
-        ),
+        "no annotations": (remove_file("train", "annotations.json"), 2, ".json: No such file"),
         "half of the annotations": (half_of_the_annotations, 2, "annotations.json: not JSON"),
         "box outside": (annotation(bbox=[12, 2, 9, 9]), 2, "id 1: its bbox [12, 2, 9, 9] reaches"),
-        "box without area": (
-            annotation(bbox=[1, 2, 0, 9]),
-            2,
-            "id 1: its bbox [1, 2, 0, 9] has no",
-        ),
+        "box without area": (annotation(bbox=[1, 2, 0, 9]), 2, "its bbox [1, 2, 0, 9] has no area"),
         "unknown category": (annotation(category_id=7), 2, "id 1: its category_id, 7, is none"),
         "unknown image": (annotation(image_id=99), 2, "id 1: its image_id, 99, is none of the"),
         "id twice": (annotation(id=0), 2, "annotations, id 0: another one has this id"),
-        "listed image missing": (
-            remove_file("train", "images", "cat", "a b 0.png"),
-            2,
-            "no such file",
-        ),
+        "image missing": (remove_file("train", "images", "cat", "a b 0.png"), 2, "no such file"),
     },
 }
 
