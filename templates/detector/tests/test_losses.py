@@ -106,20 +106,14 @@ def slow_loss(
         for box, label in objects:
             for task in tasks(box, match, neighbors):
                 busy.add(task)
-                sums["box"] = sums["box"] + complete_iou_loss(
-                    decoded(scores[task], PRIORS[task]), box
-                )
+                sums["box"] += complete_iou_loss(decoded(scores[task], PRIORS[task]), box)
                 for number in range(CLASSES):
-                    score = scores[task, 5 + number]
-                    sums["classification"] = sums["classification"] + cross_entropy(
-                        score, float(number == label)
-                    )
+                    goal = float(number == label)
+                    sums["classification"] += cross_entropy(scores[task, 5 + number], goal)
         for place, numbers in enumerate(scores):
             found = [each.item() for each in decoded(numbers, PRIORS[place])]
             if place in busy or all(iou(found, box) <= ignore for box, _ in objects):
-                sums["objectness"] = sums["objectness"] + cross_entropy(
-                    numbers[4], float(place in busy)
-                )
+                sums["objectness"] += cross_entropy(numbers[4], float(place in busy))
         for name in TERMS:
             terms[name].append(sums[name])
     return {name: torch.stack(values) for name, values in terms.items()}
@@ -161,7 +155,7 @@ def test_assignment_by_hand() -> None:
     assert assigned(box, 1.0, False) == [own]
     # 20 is in the first half of its cell, 10 in the second of its own.
     assert assigned(box, 1.0, True) == sorted([own, [0.0, 0, 16, 12, 12], [16.0, 16, 16, 12, 12]])
-    # 12 x 20 and 20 x 12 have 132 / 240 in common, 12 x 6 and 20 x 20 less than 0.55 as well.
+    # 12 x 20 and 20 x 12 have 132 / 240 in common, 12 x 6 has 72 / 132, all others less.
     assert assigned(box, 0.54, False) == sorted(
         [own, [16.0, 0, 16, 12, 20], [16.0, 0, 16, 20, 12], [16.0, 8, 8, 12, 6]]
     )
