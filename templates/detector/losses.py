@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import complete_box_iou_loss
 
-from ops import STRIDES, decode, shape_iou
+from ops import STRIDES, decode, paired_iou, shape_iou
 
 
 class DetectionLoss(nn.Module):
@@ -28,14 +28,22 @@ class DetectionLoss(nn.Module):
         match_iou: of the shapes of a prior and an object, above which the prior gets it as well.
         ignore_iou: of a prediction and an object, above which it is not told that there is none.
         neighbors: whether the nearest cells beside and above or below an object's own get it, too.
+        iou_goal: whether objectness is to be the IoU of a prediction with its object (Redmon and
+            Farhadi 2017, section 2), and not 1: of several boxes around an object, the one that
+            fits best then has the highest score.
     """
 
     def __init__(
-        self, num_classes: int, match_iou: float, ignore_iou: float, neighbors: bool
+        self,
+        num_classes: int,
+        match_iou: float,
+        ignore_iou: float,
+        neighbors: bool,
+        iou_goal: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes, self.match_iou = num_classes, match_iou
-        self.ignore_iou, self.neighbors = ignore_iou, neighbors
+        self.ignore_iou, self.neighbors, self.iou_goal = ignore_iou, neighbors, iou_goal
 
     def forward(
         self, predicted: Tensor, priors: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor
@@ -57,18 +65,19 @@ class DetectionLoss(nn.Module):
             boxes, labels, priors, anchors, self.match_iou, self.neighbors
         )
         chosen = predicted[images, tasks]  # (K, 5 + C)
-        box_loss = complete_box_iou_loss(found[images, tasks], boxes[images, objects])
+        pairs = found[images, tasks], boxes[images, objects]  # each (K, 4)
+        box_loss = complete_box_iou_loss(*pairs)
         goals = functional.one_hot(labels[images, objects], self.num_classes).to(chosen.dtype)
         class_loss = functional.binary_cross_entropy_with_logits(
             chosen[:, 5:], goals, reduction="none"
         ).sum(dim=1)
 
-        is_object = torch.zeros_like(found[..., 0]).index_put(
-            (images, tasks), found.new_ones(())
-        )  # (N, P)
-        counts = (is_object > 0) | (~overlaps_any(found, boxes, self.ignore_iou))
+        with torch.no_grad():
+            goal = paired_iou(*pairs) if self.iou_goal else torch.ones_like(box_loss)
+            wanted = spread_out(goal, images, tasks, found.shape[:2])  # (N, P), -1 without a task
+            counts = (wanted >= 0) | ~overlaps_any(found, boxes, self.ignore_iou)
         objectness = functional.binary_cross_entropy_with_logits(
-            predicted[..., 4], is_object, reduction="none"
+            predicted[..., 4], wanted.clamp(min=0), reduction="none"
         )
         nothing = predicted.new_zeros(len(predicted))
         return {
@@ -134,6 +143,12 @@ def _sides(priors: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
     """Returns how many cells a side each scale has, (3,), by the number of all predictions."""
     smallest = len(priors) / anchors.shape[1] / ((strides[-1] / strides) ** 2).sum()
     return smallest.sqrt().round().long() * strides[-1].div(strides, rounding_mode="floor")
+
+
+def spread_out(values: Tensor, images: Tensor, tasks: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns the largest of the values, (K,), for each prediction, (N, P), and -1 for none."""
+    spread = values.new_full((shape[0] * shape[1],), -1.0)
+    return spread.scatter_reduce(0, images * shape[1] + tasks, values, "amax").view(shape)
 
 
 @torch.no_grad()

@@ -106,6 +106,14 @@ def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
     return common / (sizes.prod(dim=-1)[..., None] + anchors.prod(dim=-1) - common)
 
 
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Returns the IoU of each box, (K, 4), with the one at its place, (K, 4): (K,)."""
+    first, last = boxes.maximum(others)[:, :2], boxes.minimum(others)[:, 2:]
+    common = (last - first).clamp(min=0).prod(dim=1)
+    areas = [(each[:, 2:] - each[:, :2]).prod(dim=1) for each in (boxes, others)]
+    return common / (areas[0] + areas[1] - common)
+
+
 def suppress(
     boxes: Tensor, scores: Tensor, least: float, overlap: float, most: int = 100
 ) -> list[tuple[Tensor, Tensor, Tensor]]:

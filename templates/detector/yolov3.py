@@ -93,6 +93,7 @@ class YOLOv3(nn.Module):
             default=True,
             help="the cells nearest to an object's own learn it, too; --no-neighbors: the paper",
         )
+        add("--iou_goal", action=switch, default=False, help="objectness learns IoUs, not only 1")
         add("--weight_decay", type=float, default=1e-4, help="of Adam")
         add("--score", type=float, default=0.3, help="least score of what predictions show")
         add(
@@ -118,9 +119,8 @@ class YOLOv3(nn.Module):
         pairs = 0 if options.backbone == "tiny" else 2
         self.network = Detector(backbone, len(classes), options.width, pairs)
         self.register_buffer("anchors", _find_anchors(options))
-        self.loss = DetectionLoss(
-            len(classes), options.match_iou, options.ignore_iou, options.neighbors
-        )
+        settings = options.match_iou, options.ignore_iou, options.neighbors, options.iou_goal
+        self.loss = DetectionLoss(len(classes), *settings)
         self.weights = {name: getattr(options, name) for name in WEIGHTS}
         self.score, self.nms_iou = options.score, options.nms_iou
 
