@@ -27,17 +27,17 @@ ANSWERS: dict[str, Any] = dict(PAIRS)
 # <refresh>
 PACKAGES = """
 ipykernel matplotlib mypy nbclient numpy onnx onnxruntime onnxscript pillow pre-commit
-prefetch-generator pytest pytest-timeout ruff scikit-learn setuptools tensorboard tensorboardx
-torch torchinfo torchmetrics torchvision tqdm types-tqdm
+prefetch-generator pycocotools pytest pytest-timeout ruff scikit-learn setuptools tensorboard
+tensorboardx torch torchinfo torchmetrics torchvision tqdm types-tqdm
 """.split()
 MODULES = """
-PIL conftest data engine guide layers losses networks numpy onnxruntime onnxscript ops predict
-prefetch_generator prepare_data pytest sklearn tensorboardX test test_model test_resume tests torch
-torchmetrics torchvision tqdm train
+PIL conftest data engine guide layers losses matplotlib networks numpy onnxruntime onnxscript ops
+predict prefetch_generator prepare_data pycocotools pytest sklearn tensorboardX test test_model
+test_resume tests torch torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
+Annotations Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
 DeferredStepGuard Definition DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter
 Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk Half ImageStore LossWindow
 Malicious MaskStore MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path
@@ -64,6 +64,12 @@ Model MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchD
 PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
 StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
 UpBlock UserError Vgg19 WEIGHTS
+""".split(),
+    "detector": """
+ANCHORS Adam AnnotatedImages Any Augmentation AveragePrecision BadImageError CLASSES ConvBlock
+ConvSet DARKNETS Darknet Decode DetectionLoss Detector Image MeanMetric MetricCollection Model
+NOTHING Normalize OPTIONS Optimizer Parse Path Picture PrecisionRecall ResidualBlock SHOWN SMALL
+STRIDES Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
 """.split(),
     "segmenter": """
 Adam Any Augmentation BadImageError CLASSES DiceLoss DoubleConv Encoder IGNORED Image MaskFolder

@@ -101,4 +101,6 @@ def another_model(place: Range, draw: random.Random, count: int) -> Iterator[str
 
 
 # Flags that make another model, by the variant.
-OTHER_MODEL = dict.fromkeys(("classifier", "gan", "translator", "segmenter"), ("--width=12",))
+OTHER_MODEL = dict.fromkeys(
+    ("classifier", "gan", "translator", "detector", "segmenter"), ("--width=12",)
+)

@@ -6,13 +6,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from runs import AttackError, Range, expect, expect_line
+from trees import (
+    NAMES,
+    PIXELS,
+    annotate,
+    annotation,
+    another_scale,
+    colored_mask,
+    half_of_the_annotations,
+    larger_mask,
+    make_pairs,
+    no_mask,
+    no_names,
+    no_twin,
+    third_class,
+    write_masks,
+)
 from victim import Victim
 
 FLAGS = ("--max_steps=2", "--batch_size=4", "--picture_every=0")
-NAMES = ("cat", "dög 犬")  # names may hold spaces and any letters
-PIXELS = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
 
 
 def make_tree(root: Path) -> None:
@@ -62,6 +76,11 @@ def remove(*names: str) -> Callable[[Path], None]:
     return lambda root: shutil.rmtree(root.joinpath(*names))
 
 
+def remove_file(*names: str) -> Callable[[Path], None]:
+    """Returns a fault: a file that is missing."""
+    return lambda root: root.joinpath(*names).unlink()
+
+
 def empty_class(root: Path) -> None:
     """Adds a class without images."""
     (root / "train" / "empty").mkdir()
@@ -83,82 +102,6 @@ def one_test_image(root: Path) -> None:
     """Leaves one image in the whole test set."""
     for path in sorted((root / "test").rglob("*.png"))[1:]:
         path.unlink()
-
-
-def no_twin(root: Path) -> None:
-    """Takes one target away."""
-    (root / "train" / "target" / "cat" / "a b 0.png").unlink()
-
-
-def another_scale(root: Path) -> None:
-    """Makes the first target twice as large."""
-    path = root / "train" / "target" / "cat" / "a b 0.png"
-    Image.fromarray(PIXELS).resize((32, 32)).save(path)
-
-
-def make_pairs(root: Path) -> None:
-    """Makes of each image its own target."""
-    for split in root.iterdir():
-        names = [path.name for path in split.iterdir()]
-        for name in names:
-            shutil.copytree(split / name, split / "target" / name, symlinks=True)
-            (split / "input").mkdir(exist_ok=True)
-            (split / name).rename(split / "input" / name)
-
-
-def write_masks(root: Path) -> None:
-    """Gives each image a mask of its two classes, and names them; faults have none of their own."""
-    (root / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")
-    for split in [path for path in root.iterdir() if path.is_dir()]:
-        for path in [*split.rglob("*.*")]:
-            name = path.relative_to(split)
-            image, mask = split / "images" / name, split / "masks" / name.with_suffix(".png")
-            for folder in (image.parent, mask.parent):
-                folder.mkdir(parents=True, exist_ok=True)
-            path.rename(image)
-            if path.suffix != ".txt":
-                write_mask(mask, 1, size_of(image))
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """Returns width and height of an image as it is to be seen; of what is none, any."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).size
-    except OSError:
-        return 16, 16
-
-
-def write_mask(path: Path, highest: int, size: tuple[int, int] = (16, 16)) -> None:
-    """Writes a mask: half of it is class 0, half the other."""
-    mask = Image.new("L", size)
-    mask.paste(highest, (0, 0, size[0] // 2, size[1]))
-    mask.save(path)
-
-
-def no_mask(root: Path) -> None:
-    """Takes one mask away."""
-    (root / "train" / "masks" / "cat" / "a b 0.png").unlink()
-
-
-def larger_mask(root: Path) -> None:
-    """Makes a mask wider than its image."""
-    write_mask(root / "train" / "masks" / "cat" / "a b 0.png", 1, (17, 16))
-
-
-def third_class(root: Path) -> None:
-    """Has a mask hold a number beyond the two classes."""
-    write_mask(root / "train" / "masks" / "cat" / "a b 0.png", 2)
-
-
-def colored_mask(root: Path) -> None:
-    """Puts a picture in the place of a mask."""
-    Image.fromarray(PIXELS).save(root / "train" / "masks" / "cat" / "a b 0.png")
-
-
-def no_names(root: Path) -> None:
-    """Takes the names of the classes away."""
-    (root / "classes.txt").unlink()
 
 
 def exif() -> bytes:
@@ -207,6 +150,16 @@ FAULTS_OF: dict[str, dict[str, tuple[Callable[[Path], None], int, str]]] = {
         "no targets": (remove("test", "target"), 2, "test/target: no images"),
         "another scale": (another_scale, 2, "its target 32: give 2"),
     },
+    "detector": {
+        "no annotations": (remove_file("train", "annotations.json"), 2, ".json: No such file"),
+        "half of the annotations": (half_of_the_annotations, 2, "annotations.json: not JSON"),
+        "box outside": (annotation(bbox=[12, 2, 9, 9]), 2, "id 1: its bbox [12, 2, 9, 9] reaches"),
+        "box without area": (annotation(bbox=[1, 2, 0, 9]), 2, "its bbox [1, 2, 0, 9] has no area"),
+        "unknown category": (annotation(category_id=7), 2, "id 1: its category_id, 7, is none"),
+        "unknown image": (annotation(image_id=99), 2, "id 1: its image_id, 99, is none of the"),
+        "id twice": (annotation(id=0), 2, "annotations, id 0: another one has this id"),
+        "image missing": (remove_file("train", "images", "cat", "a b 0.png"), 2, "no such file"),
+    },
     "segmenter": {
         "image without its mask": (no_mask, 2, "cat/a b 0.png: no image of this name in"),
         "no masks": (remove("test", "masks"), 2, "test/masks: no images"),
@@ -223,7 +176,7 @@ FAULTS_OF: dict[str, dict[str, tuple[Callable[[Path], None], int, str]]] = {
 FLAGS_OF = {"gan": ("--features=random",), "translator": ("--scale=1",)}
 
 # How a variant wants the tree; faults of its own come after that, those of all before it.
-ARRANGE_OF = {"translator": make_pairs, "segmenter": write_masks}
+ARRANGE_OF = {"translator": make_pairs, "detector": annotate, "segmenter": write_masks}
 
 
 def start(place: Range, root: Path, *flags: str) -> Victim:

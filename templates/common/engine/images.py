@@ -19,6 +19,7 @@ from engine.exits import UserError
 # Numbers of tags, and what they say, in the TIFF 6.0 specification.
 _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC = 262
+_ORIENTATION = 274
 _WHITE_IS_ZERO = 0
 
 GREY = 128  # of the pixels around a picture, in [0, 255]
@@ -70,6 +71,27 @@ def decode(path: str, channels: int, side: int) -> NDArray[np.uint8]:
     image = functional.resize(read_image(path, channels, side), [side, side], antialias=True)
     pixels = np.asarray(image).reshape(side, side, channels)  # (H, W, C)
     return pixels.transpose(2, 0, 1).copy()  # (C, H, W), contiguous
+
+
+def read_pixels(path: str, channels: int) -> NDArray[np.uint8]:
+    """Reads an image file as large as it is: uint8 of shape (C, H, W).
+
+    Raises:
+        BadImageError: the file is bad.
+    """
+    image = read_image(path, channels)
+    pixels = np.asarray(image).reshape(image.height, image.width, channels)
+    return pixels.transpose(2, 0, 1).copy()
+
+
+def read_size(path: str) -> tuple[int, int] | None:
+    """Returns width and height of an image held upright, without its pixels; None if it is bad."""
+    try:
+        with Image.open(path) as image:
+            is_lying = image.getexif().get(_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if is_lying else image.size
+    except Exception:  # on broken bytes, Pillow raises nearly anything; who reads it, says what
+        return None
 
 
 def placement(width: int, height: int, side: int) -> tuple[int, int, int, int]:

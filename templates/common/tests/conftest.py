@@ -1,10 +1,11 @@
 """What the tests share: small data made on the spot, and options as train.py parses them."""
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from engine.stopping import SIGNALS
 Parse = Callable[..., argparse.Namespace]
 
 SIZE = 8  # side of the test images, in pixels
-SMALL = ["--device=cpu", "--img_size=16", "--batch_size=32", "--log_every=1"]
+SMALL = ["--device=cpu", "--img_size=32", "--batch_size=32", "--log_every=1"]
 
 
 def grey(level: int) -> Image.Image:
@@ -29,6 +30,19 @@ def save(image: Image.Image, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
     return path
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Removes images, and what tells of them: entries of the annotations beside their folder."""
+    for path in paths:
+        path.unlink()
+        file = path.parent.parent / "annotations.json"
+        if file.exists():
+            content = json.loads(file.read_text(encoding="utf-8"))
+            numbers = [each["id"] for each in content["images"] if each["file_name"] == path.name]
+            for kind, key in (("images", "id"), ("annotations", "image_id")):
+                content[kind] = [each for each in content[kind] if each[key] not in numbers]
+            file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def command(script: str, *flags: object) -> list[str]:
@@ -79,7 +93,7 @@ def parse(path_to_data: str, tmp_path: Path) -> Parse:
             path_to_data=path_to_data,
             run_dir=str(tmp_path / "run"),
             device="cpu",
-            img_size=16,
+            img_size=32,
             batch_size=32,
             num_workers=0,
             epochs=2,

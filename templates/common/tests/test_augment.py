@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import BoundingBoxes
 
 from engine import augment
 from engine.reproducibility import derive_seed, uniform
@@ -108,3 +109,93 @@ def test_draws_are_even_and_follow_from_the_place() -> None:
 def test_draws_are_mixed_as_seeds_are() -> None:
     seed = derive_seed(7, 1, 3, 500, 2)  # 1: of a sample
     assert uniform(7, 3, np.array([500]), 3)[0, 2] == (seed >> 39) * 2.0**-24
+
+
+def test_zoomed_squares_lie_in_the_image_or_around_it() -> None:
+    random = torch.rand(1000, 3, generator=torch.Generator().manual_seed(3))
+    top, left, rows, columns = augment.draw_zooms(random, SIDE, 2.0).unbind(1)
+    assert torch.equal(rows, columns)
+    assert (rows.min(), rows.max()) == (SIDE // 2 + 1, 2 * SIDE)
+    for start in (top, left):
+        end = start + rows - SIDE
+        assert torch.where(rows < SIDE, (start >= 0) & (end <= 0), (start <= 0) & (end >= 0)).all()
+    one = augment.draw_zooms(random, SIDE, 1.0)
+    assert one.unique(dim=0).tolist() == [[0, 0, SIDE, SIDE]]
+
+
+def test_what_reaches_out_of_the_image_is_filled(images: Tensor) -> None:
+    """As if the image lay in the middle of a larger one."""
+    random = torch.rand(COUNT, 3, generator=torch.Generator().manual_seed(2))
+    crops = augment.draw_zooms(random, SIDE, 2.0)
+    ours = augment.resized_crop(images, crops, SIDE, fill=128)
+    padded = functional.pad(images, [SIDE], fill=128)
+    crops[:, :2] += SIDE
+    theirs = [
+        functional.resized_crop(image, *crop, [SIDE, SIDE], antialias=True)
+        for image, crop in zip(padded, crops.int().tolist(), strict=True)
+    ]
+    assert farthest(ours, theirs) <= 1
+
+
+@pytest.fixture
+def boxes() -> Tensor:
+    """Three boxes in each image, in its pixels."""
+    generator = torch.Generator().manual_seed(4)
+    corners = torch.rand(COUNT, 3, 2, 2, generator=generator) * SIDE
+    return torch.cat([corners.amin(2), corners.amax(2)], dim=-1)
+
+
+def as_torchvisions(boxes: Tensor) -> BoundingBoxes:
+    return BoundingBoxes(boxes, format="XYXY", canvas_size=(SIDE, SIDE))
+
+
+def test_mirrored_boxes_are_torchvisions(boxes: Tensor) -> None:
+    which = draws(0, 2).bool()
+    ours = augment.flip_boxes(boxes, which, SIDE)
+    for own, old, is_mirrored in zip(ours, boxes, which.tolist(), strict=True):
+        theirs = functional.horizontal_flip(as_torchvisions(old))
+        torch.testing.assert_close(own, theirs.as_subclass(Tensor) if is_mirrored else old)
+
+
+@pytest.mark.parametrize("size", [8, SIDE, 30])
+def test_boxes_of_a_resized_crop_are_torchvisions(boxes: Tensor, size: int) -> None:
+    random = torch.rand(COUNT, 4, generator=torch.Generator().manual_seed(2))
+    crops = augment.draw_boxes(random, SIDE, 0.3)
+    ours = augment.crop_boxes(boxes, crops, size)
+    for own, old, crop in zip(ours, boxes, crops.int().tolist(), strict=True):
+        moved = functional.resized_crop(as_torchvisions(old), *crop, [size, size])
+        theirs = functional.clamp_bounding_boxes(moved).as_subclass(Tensor)
+        is_there = augment.areas(theirs) > 0  # torchvision does not care what is left of others
+        torch.testing.assert_close(own[is_there], theirs[is_there], atol=1e-3, rtol=1e-4)
+        assert not augment.areas(own)[~is_there].any()
+
+
+def test_boxes_follow_what_they_are_around_in_a_mosaic() -> None:
+    """Each of four images has a rectangle of a level of its own, which the mosaic may cut."""
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(20):
+        images = torch.zeros(1, 4, 1, SIDE, SIDE, dtype=torch.uint8)
+        corner = torch.randint(0, SIDE - 6, (4, 2), generator=generator)
+        length = torch.randint(2, 6, (4, 2), generator=generator)
+        boxes = torch.cat([corner, corner + length], dim=1).float().view(1, 4, 1, 4)
+        for number, (left, top, right, bottom) in enumerate(boxes[0, :, 0].long().tolist()):
+            images[0, number, 0, top:bottom, left:right] = number + 1
+        centers = torch.randint(5, SIDE - 5, (1, 2), generator=generator)
+        laid = augment.mosaic(images, centers)[0, 0]
+        moved = augment.mosaic_boxes(boxes, centers, SIDE)[0, :, 0]
+        for number, box in enumerate(moved):
+            rows, columns = torch.nonzero(laid == number + 1, as_tuple=True)
+            if not len(rows):
+                assert augment.areas(box) == 0
+                continue
+            ends = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            assert box.tolist() == [float(end) for end in ends]
+
+
+def test_boxes_of_which_little_is_left_become_padding() -> None:
+    boxes = torch.tensor([[[0.0, 0, 2, 2], [0, 0, 1, 1], [0, 0, 0, 0], [1, 1, 3, 3]]])
+    size = torch.tensor([[4.0, 4, 4, 4]])
+    labels = torch.tensor([[5, 6, 7, -1]])
+    kept, names = augment.drop_cut(boxes, labels, size)
+    assert names.tolist() == [[5, -1, -1, -1]]
+    assert kept[0].tolist() == [[0, 0, 2, 2], *[[0] * 4] * 3]

@@ -36,7 +36,7 @@ def model(options: argparse.Namespace) -> Model:
     return Model(options, [])
 
 
-def make_batch(count: int = 4, channels: int = 3, size: int = 16) -> tuple[Tensor, Tensor]:
+def make_batch(count: int = 4, channels: int = 3, size: int = 32) -> tuple[Tensor, Tensor]:
     images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8)
     return images, torch.arange(count)
 
@@ -214,7 +214,7 @@ def test_pictures_are_of_the_same_latents(parse: Parse, channels: int) -> None:
     first, second = Model(options, []).eval(), Model(options, []).eval()
     second.load_state_dict(first.state_dict())  # the latents are in it
     picture = first.pictures(make_batch(2, channels))["samples"]
-    assert picture.shape == (3, 8 * 18 + 2, 8 * 18 + 2)
+    assert picture.shape == (3, 8 * 34 + 2, 8 * 34 + 2)
     assert 0 <= picture.min() < picture.max() <= 1
     assert torch.equal(picture, second.pictures(make_batch(5, channels))["samples"])
 
@@ -223,15 +223,15 @@ def test_predictions_are_rows_of_images(model: Model) -> None:
     model.eval()
     latents = 2 * torch.rand(3, 5, 6) - 1
     results = model.predict(latents)
-    assert [result["image"].shape for result in results] == [(3, 16, 5 * 16)] * 3
+    assert [result["image"].shape for result in results] == [(3, 32, 5 * 32)] * 3
     alone = model.predict(latents[1:2, 2:3])[0]["image"]
-    torch.testing.assert_close(results[1]["image"][:, :, 32:48], alone, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(results[1]["image"][:, :, 64:96], alone, atol=1 / 255, rtol=0)
 
 
 def test_what_is_exported_draws(model: Model) -> None:
     module, latents = model.eval().inference_module(), model.example_inputs()
     assert latents.shape == (2, 6)
-    assert module(latents).shape == (2, 3, 16, 16)
+    assert module(latents).shape == (2, 3, 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,6 @@ def test_predict_draws_pictures(trained: Path, tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     path = tmp_path / "sample_0002_image.png"
     assert process.stdout.splitlines()[2] == f"sample_0002: {path}"
-    assert read_image(path, 3).size == (16, 16)
+    assert read_image(path, 3).size == (32, 32)
     run("predict.py", *flags, "--samples=1", "--interpolate=6", f"--output_dir={tmp_path}")
-    assert read_image(tmp_path / "strip_0000_image.png", 3).size == (6 * 16, 16)
+    assert read_image(tmp_path / "strip_0000_image.png", 3).size == (6 * 32, 32)

@@ -259,8 +259,8 @@ def test_residual_is_on_where_images_grow(parse: Parse, flags: list[str], residu
 
 def test_what_is_exported_translates(model: Model) -> None:
     module, images = model.eval().inference_module(), model.example_inputs()
-    assert images.shape == (2, 3, 4, 4)
-    assert module(images).shape == (2, 3, 16, 16)
+    assert images.shape == (2, 3, 8, 8)
+    assert module(images).shape == (2, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_what_is_exported_translates(model: Model) -> None:
         "--pixel=-1",
         "--beta1=1",
         "--discriminators=0",
-        "--discriminators=5",
+        "--discriminators=6",
     ],
 )
 def test_flag_out_of_range_is_one_line(parse: Parse, flag: str) -> None:
