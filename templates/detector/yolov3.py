@@ -148,7 +148,8 @@ class YOLOv3(nn.Module):
 
     def build_optimizers(self, options: argparse.Namespace) -> dict[str, Optimizer]:
         """Returns the optimizers by the name of the loss that each one minimizes."""
-        return {"detector": Adam(self.parameters(), options.lr, weight_decay=options.weight_decay)}
+        decay, fused = options.weight_decay, options.fused
+        return {"detector": Adam(self.parameters(), options.lr, weight_decay=decay, fused=fused)}
 
     def build_metrics(self) -> MetricCollection:
         """Returns what a test measures: the loss, COCO's mean average precision, and curves."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help
 BLOB_CLASSES = ("top_left", "top_right", "bottom_left", "bottom_right")
 BLOB_SIDE = 32  # of an image, in pixels
 BLOB_IMAGES = {"train": 64, "test": 16}  # per class
-SEEN = 0.6  # share of an object that those drawn after it leave to be seen, at least
+SEEN = 0.8  # share of an object that those drawn after it leave to be seen, at least
 TRIES = 20  # places that are tried for an object, before there is one object less
 
 Glyph = tuple[str, "NDArray[np.uint8]"]  # a class, and its ink from 0 to 255, in a small square

@@ -115,7 +115,7 @@ def test_zoomed_squares_lie_in_the_image_or_around_it() -> None:
     random = torch.rand(1000, 3, generator=torch.Generator().manual_seed(3))
     top, left, rows, columns = augment.draw_zooms(random, SIDE, 2.0).unbind(1)
     assert torch.equal(rows, columns)
-    assert (rows.min(), rows.max()) == (SIDE // 2 + 1, 2 * SIDE)
+    assert (int(rows.min()), int(rows.max())) == (SIDE // 2 + 1, 2 * SIDE)
     for start in (top, left):
         end = start + rows - SIDE
         assert torch.where(rows < SIDE, (start >= 0) & (end <= 0), (start <= 0) & (end >= 0)).all()
