@@ -31,13 +31,13 @@ prefetch-generator pycocotools pytest pytest-timeout ruff scikit-learn setuptool
 tensorboardx torch torchinfo torchmetrics torchvision tqdm types-tqdm
 """.split()
 MODULES = """
-PIL conftest data engine guide layers losses matplotlib networks numpy onnxruntime onnxscript ops
-predict prefetch_generator prepare_data pycocotools pytest sklearn tensorboardX test test_model
-test_resume tests torch torchmetrics torchvision tqdm train
+PIL annotations conftest data engine guide layers losses matplotlib networks numpy onnxruntime
+onnxscript ops predict prefetch_generator prepare_data pycocotools pytest sklearn tensorboardX test
+test_model test_resume tests torch torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Annotations Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
+Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
 DeferredStepGuard Definition DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter
 Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk Half ImageStore LossWindow
 Malicious MaskStore MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path
@@ -66,10 +66,10 @@ StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE T
 UpBlock UserError Vgg19 WEIGHTS
 """.split(),
     "detector": """
-ANCHORS Adam AnnotatedImages Any Augmentation AveragePrecision BadImageError CLASSES ConvBlock
-ConvSet DARKNETS Darknet Decode DetectionLoss Detector Image MeanMetric MetricCollection Model
-NOTHING Normalize OPTIONS Optimizer Parse Path Picture PrecisionRecall ResidualBlock SHOWN SMALL
-STRIDES Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
+ANCHORS Adam AnnotatedImages Annotations Any Augmentation AveragePrecision BadImageError CLASSES
+ConvBlock ConvSet DARKNETS Darknet Decode DetectionLoss Detector Image MeanMetric MetricCollection
+Model NOTHING Normalize OPTIONS Optimizer Parse Path Picture PrecisionRecall ResidualBlock SHOWN
+SMALL STRIDES Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
 """.split(),
     "segmenter": """
 Adam Any Augmentation BadImageError CLASSES DiceLoss DoubleConv Encoder IGNORED Image MaskFolder

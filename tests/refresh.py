@@ -15,6 +15,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import jinja2
+
 ROOT = Path(__file__).parent.parent
 TEMPLATES = ROOT / "templates"
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
@@ -48,27 +50,57 @@ def tree(folder: str, name: str) -> ast.Module:
     return ast.parse((TEMPLATES / folder / name).read_text(encoding="utf-8"))
 
 
+def shared_sources() -> set[str]:
+    """Lists the files that every variant has, beside its model's."""
+    return set.intersection(*(set(sources(variant)) for variant in VARIANTS))
+
+
+def extra_sources() -> dict[str, list[str]]:
+    """Lists the files that only some variants have, by variant."""
+    shared = shared_sources()
+    models = {f"{model.lower()}.py" for model in MODELS.values()}
+    return {each: sorted(set(sources(each)) - shared - models) for each in VARIANTS}
+
+
 def stubs() -> dict[str, str]:
-    """Maps each Python stub to the text it must have."""
+    """Maps each Python stub to the text it must have.
+
+    A file that only some variants have lies under a name that is empty for the others, which
+    cookiecutter passes over.
+    """
     wanted = {name: STUB.format(path=f'"common/{name}"') for name in texts("common")}
-    for variant in VARIANTS:
-        for name in sources(variant):
-            if name == f"{MODELS[variant].lower()}.py":
-                model = 'cookiecutter._models[cookiecutter.variant] | lower ~ ".py"'
-                wanted[MODEL_STUB] = STUB.format(path=f'cookiecutter.variant ~ "/" ~ {model}')
-            else:
-                wanted[name] = STUB.format(path=f'cookiecutter.variant ~ "/{name}"')
+    for name in shared_sources():
+        wanted[name] = STUB.format(path=f'cookiecutter.variant ~ "/{name}"')
+    model = 'cookiecutter._models[cookiecutter.variant] | lower ~ ".py"'
+    wanted[MODEL_STUB] = STUB.format(path=f'cookiecutter.variant ~ "/" ~ {model}')
+    for variant, names in extra_sources().items():
+        for name in names:
+            folder, _, file = f"/{name}".rpartition("/")
+            condition = f"{{% if cookiecutter.variant == '{variant}' %}}{file}{{% endif %}}"
+            wanted[f"{folder}/{condition}".lstrip("/")] = STUB.format(path=f'"{variant}/{name}"')
     return wanted
 
 
+def rendered_name(stub: str, variant: str, module: str) -> str | None:
+    """Returns what a stub is called in a project; None if the variant has no such file."""
+    answers = {"variant": variant, "model_module": module}
+    name = jinja2.Template(stub).render(cookiecutter=answers)
+    return None if name.endswith("/") or not name else name
+
+
+def is_stub(path: Path) -> bool:
+    """Says whether a file of the rendered folder has its source in templates/."""
+    return any(f"{suffix}" in path.name for suffix in SUFFIXES)
+
+
 def rendered_files() -> list[str]:
-    """Lists what a project holds beside the model file."""
+    """Lists what a project of any variant holds beside the model file."""
     others = {
         path.relative_to(RENDERED).as_posix()
         for path in RENDERED.rglob("*")
-        if path.is_file() and path.suffix not in SUFFIXES
+        if path.is_file() and not is_stub(path)
     }
-    return sorted((others | set(stubs())) - {MODEL_STUB})
+    return sorted(others | shared_sources() | set(texts("common")))
 
 
 def words(node: ast.AST) -> Iterator[str]:
@@ -134,8 +166,10 @@ def pre_gen_lists() -> str:
 
 
 def post_gen_lists() -> str:
-    """Writes the list of hooks/post_gen_project.py."""
-    return block("FILES =", rendered_files())
+    """Writes the lists of hooks/post_gen_project.py."""
+    extra = {variant: names for variant, names in extra_sources().items() if names}
+    lists = [block(f'    "{variant}":', names) + "," for variant, names in extra.items()]
+    return "\n".join([block("FILES =", rendered_files()), "EXTRA_FILES = {", *lists, "}"])
 
 
 def refreshed(hook: Path, lists: str) -> str:
@@ -147,7 +181,7 @@ def refreshed(hook: Path, lists: str) -> str:
 def main() -> None:
     """Brings stubs and hooks up to date, and says what changed."""
     files = {RENDERED / name: text for name, text in stubs().items()}
-    for path in {each for each in RENDERED.rglob("*") if each.suffix in SUFFIXES} - set(files):
+    for path in {each for each in RENDERED.rglob("*") if is_stub(each)} - set(files):
         print(f"removed {path.relative_to(ROOT)}")
         path.unlink()
     files[PRE_GEN] = refreshed(PRE_GEN, pre_gen_lists())

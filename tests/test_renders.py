@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import Render, RunCli, contents
-from refresh import MODEL_STUB, MODELS, RENDERED, ROOT, SETTINGS, TEMPLATES, VARIANTS, stubs
+from refresh import MODELS, RENDERED, ROOT, SETTINGS, TEMPLATES, VARIANTS, rendered_name, stubs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,12 +43,14 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def source_of(name: str, variant: str) -> Path:
-    """Finds the source that a rendered Python file comes from."""
-    if name == MODEL_STUB:
-        return TEMPLATES / variant / f"{MODELS[variant].lower()}.py"
-    shared = TEMPLATES / "common" / name
-    return shared if shared.exists() else TEMPLATES / variant / name
+def sources_of(variant: str, module: str) -> Iterator[tuple[str, Path]]:
+    """Yields the name of each rendered file that has a source, and the source."""
+    for stub in stubs():
+        name = rendered_name(stub, variant, module)
+        written = rendered_name(stub, variant, MODELS[variant].lower())
+        if name and written:
+            shared = TEMPLATES / "common" / written
+            yield name, shared if shared.exists() else TEMPLATES / variant / written
 
 
 def renamed(text: str, written: str, model: str, module: str) -> str:
@@ -58,20 +61,18 @@ def renamed(text: str, written: str, model: str, module: str) -> str:
 
 def check_python(project: Path, variant: str, model: str, module: str) -> None:
     """Compares every Python file of a project with its source."""
-    for name in stubs():
-        source = source_of(name, variant)
+    for name, source in sources_of(variant, module):
         written = MODELS[source.relative_to(TEMPLATES).parts[0]]
         wanted = renamed(source.read_bytes().decode(), written, model, module)
-        rendered = project / name.replace("{{cookiecutter.model_module}}", module)
-        assert rendered.read_bytes().decode() == wanted, name
+        assert (project / name).read_bytes().decode() == wanted, name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_render_holds_these_files_and_no_other(render: Render, variant: str) -> None:
     project = render(variant=variant)
-    stubbed = {path.relative_to(RENDERED).as_posix() for path in RENDERED.rglob("*")}
-    model = MODEL_STUB.replace("{{cookiecutter.model_module}}", MODELS[variant].lower())
-    wanted = {model if name == MODEL_STUB else name for name in stubbed}
+    stubbed = [path.relative_to(RENDERED).as_posix() for path in RENDERED.rglob("*")]
+    names = (rendered_name(name, variant, MODELS[variant].lower()) for name in stubbed)
+    wanted = {name for name in names if name}
     found = {path.relative_to(project).as_posix() for path in project.rglob("*")}
     assert sorted(found) == sorted(wanted)
 
@@ -80,12 +81,9 @@ def test_a_render_holds_these_files_and_no_other(render: Render, variant: str) -
 def test_a_default_render_is_its_sources_byte_for_byte(render: Render, variant: str) -> None:
     project = render(variant=variant)
     # Where the default name is the reference one there is nothing to rename at all.
-    for name in stubs():
-        source = source_of(name, variant)
-        written = MODELS[source.relative_to(TEMPLATES).parts[0]]
-        if written == MODELS[variant]:
-            target = name.replace("{{cookiecutter.model_module}}", written.lower())
-            assert filecmp.cmp(project / target, source, shallow=False), name
+    for name, source in sources_of(variant, MODELS[variant].lower()):
+        if MODELS[source.relative_to(TEMPLATES).parts[0]] == MODELS[variant]:
+            assert filecmp.cmp(project / name, source, shallow=False), name
     check_python(project, variant, MODELS[variant], MODELS[variant].lower())
     assert filecmp.cmp(project / "ruff.toml", TEMPLATES / "common/lint.toml", shallow=False)
     for name in ("train.py", "test.py", "predict.py"):

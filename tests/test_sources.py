@@ -17,9 +17,10 @@ from refresh import (
     RENDERED,
     ROOT,
     SETTINGS,
-    SUFFIXES,
     TEMPLATES,
     VARIANTS,
+    extra_sources,
+    is_stub,
     post_gen_lists,
     pre_gen_lists,
     refreshed,
@@ -52,7 +53,7 @@ def test_notebook_holds_no_output_and_no_mark() -> None:
 
 
 def test_every_source_has_its_stub_and_every_stub_its_source() -> None:
-    paths = [path for path in RENDERED.rglob("*") if path.suffix in SUFFIXES]
+    paths = [path for path in RENDERED.rglob("*") if is_stub(path)]
     found = {path.relative_to(RENDERED).as_posix(): path for path in paths}
     wanted = stubs()
     missing = [f"{name}: {text}" for name, text in wanted.items() if name not in found]
@@ -89,7 +90,8 @@ def test_every_variant_has_the_same_files() -> None:
             for path in below.rglob("*")
             if path.is_file() and not cached & set(path.parts)
         }
-        return names - {f"{MODELS[variant].lower()}.py"} | {"the model's file"}
+        own = {f"{MODELS[variant].lower()}.py", *extra_sources()[variant]}
+        return names - own | {"the model's file"}
 
     first = files(VARIANTS[0])
     for variant in VARIANTS:

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engine.augment import adjust_color, crop_padded, draw_boxes, flip, resized_crop
+from engine.checking import check_images
 from engine.exits import UserError, difference, shorten
 from engine.files import find_inputs, find_split, list_folders, list_images
-from engine.images import check_images, decode
+from engine.images import decode
 from engine.options import add_image_arguments
 from engine.store import ImageStore
 

@@ -18,12 +18,14 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from engine import augment
-from engine.annotations import boxes_in_squares, find_wrong_sizes, fit_anchors, read_annotations
+from engine.checking import find_faults
 from engine.exits import UserError, difference
 from engine.files import find_inputs, find_split
-from engine.images import decode_padded, find_faults, read_pixels
+from engine.images import decode_padded, read_pixels
 from engine.options import add_image_arguments
 from engine.store import SMALL, ImageStore
+
+from annotations import boxes_in_squares, find_wrong_sizes, fit_anchors, read_annotations
 
 Uniform = Callable[[int], NDArray[np.float32]]  # (N, count) draws in [0, 1) for a count
 Batch = tuple[Tensor, Tensor, Tensor]  # images, boxes and labels

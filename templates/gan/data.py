@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engine.augment import flip
+from engine.checking import check_images
 from engine.exits import UserError
 from engine.files import find_split, list_images
-from engine.images import check_images
 from engine.options import add_image_arguments
 from engine.reproducibility import uniform
 from engine.store import ImageStore

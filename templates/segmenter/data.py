@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
 from engine.augment import adjust_color, crop_nearest, crop_padded, draw_boxes, flip, resized_crop
+from engine.checking import check_samples
 from engine.exits import UserError, difference
 from engine.files import find_inputs, find_pairs, find_split, read_names
 from engine.images import (
@@ -26,7 +27,6 @@ from engine.images import (
     IGNORED,
     BadImageError,
     check_labels,
-    check_samples,
     decode_padded,
     placement,
     read_image,

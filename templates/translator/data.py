@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from engine.augment import flip
+from engine.checking import check_images
 from engine.exits import UserError
 from engine.files import find_inputs, find_pairs, find_split
-from engine.images import BadImageError, check_images, read_image
+from engine.images import BadImageError, read_image
 from engine.options import add_image_arguments
 from engine.store import ImageStore
 

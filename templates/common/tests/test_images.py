@@ -10,6 +10,7 @@ import pytest
 from conftest import SIZE, grey, save
 from PIL import Image
 
+from engine.checking import find_faults
 from engine.exits import UserError
 from engine.images import (
     IGNORED,
@@ -17,7 +18,6 @@ from engine.images import (
     check_labels,
     decode_labels,
     decode_padded,
-    find_faults,
     palette,
     placement,
     read_image,

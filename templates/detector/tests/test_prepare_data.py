@@ -11,8 +11,9 @@ import pytest
 from conftest import grey, save
 
 import prepare_data
-from engine.annotations import read_annotations
 from engine.exits import UserError
+
+from annotations import read_annotations
 
 XML = """<annotation><size><width>8</width><height>8</height></size>
 <object><name>dog</name><part><name>head</name></part><bndbox><xmin>1</xmin><ymin>2</ymin>

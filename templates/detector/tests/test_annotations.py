@@ -9,8 +9,9 @@ import pytest
 from conftest import save
 from PIL import Image
 
-from engine.annotations import boxes_in_squares, find_wrong_sizes, fit_anchors, read_annotations
 from engine.exits import UserError
+
+from annotations import boxes_in_squares, find_wrong_sizes, fit_anchors, read_annotations
 
 ORIENTATION = 274  # the tag that says how a camera was held
 

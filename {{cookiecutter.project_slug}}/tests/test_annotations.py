@@ -1,1 +1,0 @@
-{% from "jinja/macros.jinja" import python with context -%}{{ python("common/tests/test_annotations.py") -}}
