@@ -8,6 +8,7 @@ boxes move along. Pixels travel as uint8 and are normalized by the model, on the
 import argparse
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from engine import augment
 from engine.checking import find_faults
 from engine.exits import UserError, difference
 from engine.files import find_inputs, find_split
-from engine.images import decode_padded, read_pixels
+from engine.images import decode_padded, read_image, read_pixels
 from engine.options import add_image_arguments
 from engine.store import SMALL, ImageStore
 
@@ -276,7 +277,8 @@ def check_data(options: argparse.Namespace) -> None:
     faults, count = [], 0
     for root in (find_split(options, "train"), find_split(options, "test")):
         found, own = read_annotations(root)
-        faults += [*own, *find_wrong_sizes(found), *find_faults(found.files, options.channels)]
+        read = partial(read_image, channels=options.channels)
+        faults += [*own, *find_wrong_sizes(found), *find_faults(found.files, read)]
         count += len(found.files)
     print(*faults, sep="\n", end="\n" if faults else "")
     if faults:

@@ -132,7 +132,7 @@ def test_without_a_network_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.datasets.VOCDetection.__init__", fail)
-    with pytest.raises(UserError, match=r"cannot download VOCDetection: no route to host; --data"):
+    with pytest.raises(UserError, match=r"cannot download voc: no route to host; --data"):
         prepare("voc", tmp_path / "data")
     assert not list(tmp_path.iterdir())
 

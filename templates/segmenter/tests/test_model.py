@@ -201,10 +201,10 @@ def test_best_checkpoint_is_that_of_the_highest_miou(model: Model) -> None:
 
 def test_what_is_exported_gives_probabilities(model: Model) -> None:
     module, images = model.eval().inference_module(), model.example_inputs()
-    assert images.shape == (2, 3, 16, 16)
+    assert images.shape == (2, 3, 32, 32)
     probabilities = module(images)
-    assert probabilities.shape == (2, 3, 16, 16)
-    torch.testing.assert_close(probabilities.sum(1), torch.ones(2, 16, 16))
+    assert probabilities.shape == (2, 3, 32, 32)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(2, 32, 32))
 
 
 @pytest.mark.parametrize(
