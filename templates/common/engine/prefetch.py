@@ -122,11 +122,12 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def map_tensors(function: Callable[[Tensor], Any], batch: Any) -> Any:
-    """Returns the batch with `function` applied to each tensor in its tuples and dicts."""
+    """Returns the batch with `function` applied to each tensor in its tuples, lists and dicts."""
     if isinstance(batch, Tensor):
         return function(batch)
     if isinstance(batch, dict):
         return {key: map_tensors(function, value) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return tuple(map_tensors(function, value) for value in batch)
+        values = [map_tensors(function, value) for value in batch]
+        return values if isinstance(batch, list) else tuple(values)
     return batch

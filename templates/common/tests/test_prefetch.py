@@ -122,6 +122,7 @@ def test_tensors_are_found_in_nested_batches() -> None:
     doubled = map_tensors(lambda tensor: 2 * tensor, batch)
     assert doubled["images"].item() == doubled["targets"][0].item() == 2
     assert doubled["targets"][1][0].item() == 2
+    assert [type(doubled["targets"]), type(doubled["targets"][1])] == [tuple, list]
     assert doubled["name"] == "x"
 
 
