@@ -30,7 +30,7 @@ demo: .venv/ready
 
 test: lint
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2
-	$(BIN)/python -m pytest -m slow --numprocesses 2
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check

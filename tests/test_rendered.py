@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Render
-from refresh import ROOT, VARIANTS
+from refresh import ROOT, TEMPLATES, VARIANTS
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +33,19 @@ def test_its_own_tools_find_nothing(project: Path, check: str) -> None:
     python(project, "-m", *check.split())
 
 
+def tests_of_the_engine() -> list[str]:
+    """Lists the tests that see nothing of a variant: they are the same text, of the same text."""
+    seen = re.compile(r"\b(Parse|path_to_data|trained|PROJECT)\b|\bfrom (train|predict) import")
+    tests = sorted((TEMPLATES / "common/tests").glob("test_*.py"))
+    return [path.name for path in tests if not seen.search(path.read_text(encoding="utf-8"))]
+
+
 @pytest.mark.timeout(1500)
-def test_its_own_tests_pass(project: Path) -> None:
-    """All of them; none is skipped but for want of a GPU."""
-    output = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+def test_its_own_tests_pass(project: Path, request: pytest.FixtureRequest) -> None:
+    """All of them, those of the engine for one variant; none is skipped but for want of a GPU."""
+    is_first = request.node.callspec.params["project"] == VARIANTS[0]
+    left_out = [] if is_first else [f"--ignore=tests/{name}" for name in tests_of_the_engine()]
+    output = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", *left_out)
     assert re.search(r"^\d+ passed", output, re.MULTILINE)
     skips = [line for line in output.splitlines() if line.startswith("SKIPPED")]
     assert all("there is no CUDA device" in line for line in skips), skips
