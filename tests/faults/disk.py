@@ -98,8 +98,9 @@ def mounted(folder: Path, size: int) -> Iterator[bool]:
 def small_disk(place: Range, draw: random.Random, count: int) -> Iterator[str]:
     """Trains on a disk that is too small, then on the same disk with more room."""
     whole = place.unbroken(*SAVES)
+    needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
     for number in range(count):
-        size = draw.randrange(16, 4096) * 1024
+        size = draw.randrange(16, needed // 1024) * 1024
         folder = place.new("small")
         with mounted(folder, size) as allowed:
             if not allowed:
@@ -109,7 +110,7 @@ def small_disk(place: Range, draw: random.Random, count: int) -> Iterator[str]:
             status = victim.end()
             expect(victim, status, 1 if status else 0, "No space left on device" if status else "")
             expect_whole_files(folder / "run")
-            room = ["mount", "-o", "remount,size=64m", str(folder)]
+            room = ["mount", "-o", "remount,size=1g", str(folder)]
             subprocess.run(room, check=True, capture_output=True)
             place.finish(folder / "run", *SAVES)
             expect_equal_but_curves(whole, folder / "run")
