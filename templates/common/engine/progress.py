@@ -13,6 +13,7 @@ from engine.loading import default_workers
 
 STARVED = 0.2  # share of the time spent waiting for data above which there is an advice to give
 FORMATS = {"efficiency": "{:.0%}", "images/s": "{:.0f}", "lr": "{:.1e}"}
+OWN_EVERY = 7  # steps; no --accumulate that is a power of two falls in step with it
 _END = object()
 
 
@@ -46,8 +47,9 @@ class EfficiencyMeter:
         self._restart()
 
     def _restart(self) -> None:
-        self._computed = self._total = 0.0
+        self._in_steps = self._total = 0.0
         self._steps = 0
+        self._own = self._sampled = 0.0  # of some steps, the thread's own time and all of it
 
     def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yields the batches and times each but the first, in which workers start."""
@@ -56,13 +58,19 @@ class EfficiencyMeter:
         while (batch := next(iterator, _END)) is not _END:
             if self._idle:
                 self._idle.step_starts(first)
-            own = self._own_clock()
+            # To read a thread's clock is a system call, dearer than all else here: not every step.
+            is_sample = not self._idle and self._steps % OWN_EVERY == 0
+            own = self._own_clock() if is_sample else 0.0
+            begun = self._clock()
             yield batch
-            own, done = self._own_clock() - own, self._clock()
+            done = self._clock()
             if self._idle:
                 self._idle.step_ends()
             if not first:
-                self._computed += own
+                if is_sample:
+                    self._own += self._own_clock() - own
+                    self._sampled += done - begun
+                self._in_steps += done - begun
                 self._total += done - started
                 self._steps += 1
             started, first = done, False
@@ -72,7 +80,8 @@ class EfficiencyMeter:
 
         On CUDA the efficiency is that of the window before.
         """
-        computed, total, steps = self._computed, self._total, self._steps
+        total, steps = self._total, self._steps
+        computed = self._in_steps * (self._own / self._sampled if self._sampled else 1.0)
         self._restart()
         if not total:
             return {}

@@ -94,7 +94,7 @@ def test_meter_tells_waiting_from_computing() -> None:
     meter = EfficiencyMeter(torch.device("cpu"), clock, own)
 
     def loader() -> Iterator[int]:
-        for number in range(9):
+        for number in range(20):
             clock.now += 100.0 if number == 0 else 1.0  # workers start with the first batch
             own.now += 0.5  # it decodes by itself: that is no computing, either
             yield number
