@@ -37,9 +37,10 @@ COUNTER = Path("/proc/net/dev")
 PROBE = """
 import statistics, sys, time, torch
 from engine import options as flags
+from engine import parser as parsing
 from train import Trainer, data, loading
 torch.set_num_threads(1)
-parser = flags.Parser("probe")
+parser = parsing.Parser("probe")
 flags.add_training_arguments(parser)
 for name in ("data.py", sys.argv[1]):
     flags.add_arguments_of(name, parser)

@@ -78,7 +78,7 @@ class Project:
 
     def parser(self) -> Any:
         """Returns the parser of train.py."""
-        parser = self.options.Parser("benchmark")
+        parser = importlib.import_module("engine.parser").Parser("benchmark")
         self.options.add_training_arguments(parser)
         self.options.add_arguments_of("data.py", parser)
         self.options.add_arguments_of(f"{self.model_class.__module__}.py", parser)

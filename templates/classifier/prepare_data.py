@@ -5,7 +5,7 @@ import argparse
 import sys
 
 from engine import exits, known_data
-from engine.options import Parser
+from engine.parser import Parser
 
 
 def main(options: argparse.Namespace) -> None:

@@ -7,7 +7,8 @@ import sys
 from itertools import groupby, islice
 from pathlib import Path
 
-from engine.options import Parser, add_arguments_of, add_checkpoint_arguments
+from engine.options import add_arguments_of, add_checkpoint_arguments
+from engine.parser import Parser
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds
     parser = Parser(description="Runs a trained ResNetClassifier.")

@@ -5,7 +5,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.options import Parser, add_checkpoint_arguments
+from engine.options import add_checkpoint_arguments
+from engine.parser import Parser
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds
     parser = Parser(description="Tests a trained ResNetClassifier.")

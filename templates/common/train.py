@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from engine.options import Parser, add_arguments_of, add_training_arguments, settle
+from engine.options import add_arguments_of, add_training_arguments, settle
+from engine.parser import Parser
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds: --help answers at once
     parser = Parser(description="Trains ResNetClassifier.")
@@ -121,9 +122,8 @@ class Trainer:
             bar = tqdm(
                 self.meter.watch(batches),
                 desc=f"epoch {state.epoch + 1}/{options.epochs}",
-                initial=state.batch,
                 total=len(batches),
-                **progress.bar_style(),
+                **progress.bar_style(state.batch),
             )
             for batch in bar:
                 # What dropout and noise draw follows from the place in the run, not from the past.

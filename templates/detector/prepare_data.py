@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm import tqdm
 
 from engine import exits, known_data
-from engine.options import Parser
+from engine.parser import Parser
 
 if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help answers at once
     from PIL import Image

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import exits, known_data
-from engine.options import Parser
+from engine.parser import Parser
 
 if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help answers at once
     from torch import Tensor, nn

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from engine import exits, known_data
 from engine.drawn_data import draw_shapes
-from engine.options import Parser
+from engine.parser import Parser
 
 if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help answers at once
     import numpy as np

@@ -136,9 +136,10 @@ class _CudaIdle:
         return min(1.0, milliseconds / 1000 / ready[1])
 
 
-def bar_style() -> dict[str, Any]:
-    """Returns how a bar over batches looks, as tqdm takes it."""
-    return {"unit": "batch", "mininterval": 0.5, "dynamic_ncols": True, "disable": hide_bars()}
+def bar_style(done: int) -> dict[str, Any]:
+    """Returns how a bar looks of whose batches some are done, as tqdm takes it."""
+    style: dict[str, Any] = {"unit": "batch", "mininterval": 0.5, "dynamic_ncols": True}
+    return style | {"disable": hide_bars(), "initial": done}
 
 
 def show(bar: "tqdm[Any]", title: str, numbers: Mapping[str, float]) -> None:

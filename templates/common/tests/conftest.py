@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import prepare_data
-from engine.options import PROJECT, Parser, add_arguments_of, add_training_arguments
+from engine.options import add_arguments_of, add_training_arguments
+from engine.parser import PROJECT, Parser
 from engine.stopping import SIGNALS
 
 Parse = Callable[..., argparse.Namespace]

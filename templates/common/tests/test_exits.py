@@ -9,7 +9,7 @@ import pytest
 
 from engine import exits
 from engine.lock import RunLock
-from engine.options import PROJECT
+from engine.parser import PROJECT
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from guide import check
 
-from engine.options import PROJECT
+from engine.parser import PROJECT
 
 
 def test_project_follows_the_guide() -> None:

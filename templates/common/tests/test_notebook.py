@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.options import PROJECT
+from engine.parser import PROJECT
 
 
 @pytest.mark.slow

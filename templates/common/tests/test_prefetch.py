@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from engine.options import PROJECT
+from engine.parser import PROJECT
 from engine.prefetch import BackgroundBatches, map_tensors
 from engine.stopping import ignore_signals
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine.checkpoint import read_checkpoint
 from engine.images import read_labels
-from engine.options import PROJECT
+from engine.parser import PROJECT
 
 from predict import describe
 
