@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import data
-from engine import distributed, exits, loading, progress, reproducibility, speed
+from engine import debugging, distributed, exits, loading, progress, reproducibility, speed
 from engine.checkpoint import Checkpoints
 from engine.evaluation import evaluate, evenly_spaced, improves, numbers
 from engine.lock import RunLock
@@ -222,8 +222,7 @@ class Trainer:
         self.record.scalars("test", state.n_iter, state.epoch, results)
         texts = [f"{name} {value:.4f}" for name, value in results.items()]
         tqdm.write(f"test after epoch {state.epoch + 1}: " + ", ".join(texts))
-        is_best = improves(metrics[model.best_metric], results[model.best_metric], state.best)
-        if is_best:
+        if is_best := improves(metrics[model.best_metric], results[model.best_metric], state.best):
             state.best = results[model.best_metric]
         return is_best
 
@@ -243,7 +242,8 @@ def main(options: Namespace) -> None:
     with distributed.joined():
         if options.check_data:
             data.check_data(options)
-        Trainer(options).run()
+        with debugging.mode(Trainer(options)) as trainer:
+            trainer.run()
 
 
 if __name__ == "__main__":

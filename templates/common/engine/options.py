@@ -15,6 +15,8 @@ from typing import Any
 from engine.exits import UserError
 from engine.parser import PROJECT, number
 
+PROFILED_STEPS = 10  # of --debug profile, the first four to warm up
+
 _SWITCH: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": False}
 
 
@@ -50,6 +52,11 @@ def _add_run_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--seed", type=number(int, 0), default=0, help="of every random draw of the run"
+    )
+    group.add_argument(
+        "--debug",
+        choices=["one_batch", "overfit", "profile"],
+        help="one batch through everything; one batch, learned by heart; or where the time goes",
     )
 
 
@@ -245,14 +252,37 @@ def settle(options: argparse.Namespace, model_name: str, workers: int) -> None:
     """Sets what the flags of a training leave open.
 
     Raises:
-        UserError: --resume has no run to continue.
+        UserError: --resume has no run to continue, or is to go on with a --debug run.
     """
     if options.resume and not options.run_dir:
         raise UserError("--resume continues the run in --run_dir: name it")
+    if options.resume and options.debug:
+        raise UserError("--debug is a short run of its own: leave --resume out")
     if options.run_dir is None:
-        options.run_dir = f"runs/{model_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{model_name}-{options.debug}" if options.debug else model_name
+        options.run_dir = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if options.num_workers is None:
         options.num_workers = workers
+    if options.debug:
+        _settle_debug(options)
+
+
+def _settle_debug(options: argparse.Namespace) -> None:
+    """Makes the run as short as --debug wants it."""
+    if options.debug == "one_batch":
+        options.max_steps = options.log_every = options.picture_every = options.save_every = 1
+        return
+    steps = {"overfit": 300, "profile": PROFILED_STEPS}[options.debug]
+    options.max_steps = options.max_steps or steps
+    options.log_every = max(1, options.max_steps // 20)
+    options.picture_every = options.save_every = 0
+    if options.debug == "overfit":
+        options.lr_schedule = "constant"
+        # With these, no loss falls to zero, however well the batch is known.
+        for name in {"label_smoothing", "weight_decay", "dropout"} & vars(options).keys():
+            setattr(options, name, 0.0)
+    elif options.max_steps < PROFILED_STEPS:
+        raise UserError(f"--debug profile takes {PROFILED_STEPS} steps: raise --max_steps")
 
 
 def save_config(options: argparse.Namespace, path: Path) -> None:

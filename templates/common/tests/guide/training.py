@@ -43,7 +43,8 @@ class Facts:
     def _read(self, source: Source, within: ast.AST | None, node: ast.AST) -> None:
         if isinstance(node, ast.Name | ast.Attribute):
             self.names.add(source.dotted(node, within))
-            self.attributes |= _words(node)
+            if not _sets_flag(node):
+                self.attributes |= _words(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             self.texts.add(node.value)
 
@@ -58,6 +59,12 @@ def _words(node: ast.AST) -> set[str]:
         return {node.value} if isinstance(node.value, str) else set()
     found = getattr(node, "attr", getattr(node, "id", None))
     return {found} if found else set()
+
+
+def _sets_flag(node: ast.Name | ast.Attribute) -> bool:
+    """Says whether a node is `options.flag` where it is assigned to, which does not heed it."""
+    value = getattr(node, "value", None)
+    return isinstance(node.ctx, ast.Store) and isinstance(value, ast.Name) and value.id == "options"
 
 
 def _text(node: ast.AST) -> str:
