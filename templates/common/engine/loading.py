@@ -122,7 +122,7 @@ def test_loader(dataset: Dataset[Any], options: argparse.Namespace) -> DataLoade
     Of several processes, each gets some of the batches, in a row: as they are tested in the same
     batches, the numbers that come of it are the same, too.
     """
-    size, end = options.batch_size, len(dataset)  # type: ignore[arg-type]
+    size, end = options.batch_size, len(dataset)  # type: ignore[arg-type]  # as above
     batches = [list(range(start, min(start + size, end))) for start in range(0, end, size)]
     bounds = [len(batches) * number // world_size() for number in (rank(), rank() + 1)]
     return DataLoader(_InOrder(dataset), batch_sampler=batches[slice(*bounds)], **_common(options))
