@@ -173,7 +173,10 @@ def test_features_are_no_part_of_the_model(model: Model, options: argparse.Names
     assert not any("judge" in name for name in state.tested_model.state_dict())
 
 
-def test_missing_features_are_one_line(parse: Parse, tmp_path: Path) -> None:
+def test_missing_features_are_one_line(
+    parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # in the project there may be some
     with pytest.raises(UserError, match=r"data/features\.pt: no such file.*prepare_data\.py"):
         Model(parse("--path_to_data=data"), [])
     Model(parse("--path_to_data=data"), [], fetch=False)  # a checkpoint draws without them
