@@ -52,4 +52,4 @@ attack: .venv/ready
 	$(BIN)/python tests/faults/attack.py
 
 clean:
-	rm -rf .venv demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv demo build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

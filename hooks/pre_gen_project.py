@@ -33,7 +33,11 @@ tensorboardx torch torchinfo torchmetrics torchvision tqdm types-tqdm
 MODULES = """
 PIL annotations conftest data engine guide layers losses matplotlib networks numpy onnxruntime
 onnxscript ops predict prefetch_generator prepare_data pycocotools pytest sklearn tensorboardX test
-test_model test_resume tests torch torchmetrics torchvision tqdm train
+test_annotations test_augment test_cache test_checkpoint test_cuda test_data test_debugging
+test_distributed test_divergence test_engine test_exits test_files test_guide test_images
+test_known_data test_layers test_loading test_losses test_memory test_model test_networks
+test_notebook test_ops test_parallel test_predict test_prefetch test_prepare_data test_record
+test_resume test_scripts test_train tests torch torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
@@ -91,6 +95,10 @@ pygments pylab pyparsing pytest pytest_timeout ruff scipy setup setuptools sitec
 sklearn sympy tensorboard threadpoolctl tomli torchgen torchinfo triton typing_extensions
 usercustomize werkzeug yaml
 """.split()
+
+# Controls, the lone halves that broken encodings leave, and the separators of lines and paragraphs,
+# which are a space to one reader of a file and the end of a line to another.
+HIDDEN = ("Cc", "Cs", "Zl", "Zp")
 
 # Windows gives these names to devices, whatever the ending.
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -156,8 +164,13 @@ def spelling_problem(name: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    """Leaves out control characters, and the lone halves that broken encodings leave."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    """Leaves out what cannot be shown: controls, separators of lines, halves of letters."""
+    return "".join(letter for letter in text if letter in "\n\t" or is_shown(letter))
+
+
+def is_shown(letter: str) -> bool:
+    """Says whether a letter is one; of the last two, Unicode says that they never will be."""
+    return unicodedata.category(letter) not in HIDDEN and letter not in "\ufffe\uffff"
 
 
 def suggest_slug(slug: str) -> Iterable[str]:

@@ -136,7 +136,8 @@ def imported_modules() -> list[str]:
     found = {"conftest", "tests"}
     for folder in MODELS:
         for name in sources(folder):
-            found.add(name.split("/")[0].removesuffix(".py"))
+            parts = name.removesuffix(".py").split("/")
+            found |= set(parts[: 1 + (parts[0] == "tests")])  # pytest puts tests/ on Python's path
             for node in ast.walk(tree(folder, name)):
                 if isinstance(node, ast.Import):
                     found |= {alias.name.split(".")[0] for alias in node.names}

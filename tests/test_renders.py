@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Render, RunCli, contents
-from refresh import MODELS, RENDERED, ROOT, SETTINGS, TEMPLATES, VARIANTS, rendered_name, stubs
+from refresh import MODELS, RENDERED, SETTINGS, TEMPLATES, VARIANTS, rendered_name, stubs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -126,6 +125,9 @@ def test_any_text_is_shown_as_it_is(render: Render, text: str) -> None:
     assert settings.get("authors", []) == ([{"name": line}] if line.strip() else [])
     citation = yaml.safe_load((project / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["title"], citation["authors"]) == (line, [{"name": line}])
+    recorded = json.loads((project / ".cookiecutter.json").read_text(encoding="utf-8"))
+    for name in ("project_name", "description", "author_name"):
+        assert recorded["cookiecutter"][name] == text
     check_python(project, VARIANTS[0], MODELS[VARIANTS[0]], MODELS[VARIANTS[0]].lower())
 
 
@@ -238,28 +240,3 @@ def test_answering_each_question_by_return_gives_the_default(
         prompt = SETTINGS["__prompts__"][name]
         shown = [prompt] if isinstance(prompt, str) else prompt.values()
         assert all(text in done.stdout for text in shown)
-
-
-def test_cruft_renders_the_same_and_its_hooks_run_twice(
-    render: Render, config: Path, tmp_path: Path
-) -> None:
-    cruft = pytest.importorskip("cruft")
-    template = tmp_path / "template"
-    for name in ("hooks", "templates", RENDERED.name):
-        ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
-        shutil.copytree(ROOT / name, template / name, ignore=ignored)
-    shutil.copy(ROOT / "cookiecutter.json", template)
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "template"]):
-        subprocess.run(["git", *identity, *command], cwd=template, check=True)
-    for output in (tmp_path / "first", tmp_path / "first"):
-        project = cruft.create(
-            str(template),
-            output_dir=output,
-            config_file=config,
-            extra_context={"model_name": "DigitReader"},
-            overwrite_if_exists=True,
-        )
-    found = contents(project)
-    del found[".cruft.json"]
-    assert found == contents(render(model_name="DigitReader"))
