@@ -9,7 +9,7 @@ VARIANTS = $(shell $(PYTHON) -c 'import json; print(*json.load(open("cookiecutte
 # What does not name the model; the rest of templates/common is written against the classifier's.
 ANYWHERE := templates/common/engine templates/common/tests/conftest.py
 
-.PHONY: demo test lint bench cuda attack clean
+.PHONY: demo test lint bench cuda attack docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -35,7 +35,7 @@ test: lint
 lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python -m mypy hooks/*.py tests benchmarks
+	$(BIN)/python -m mypy hooks/*.py tests benchmarks docs
 	for variant in $(VARIANTS); do \
 		common=templates/common; \
 		test $$variant = classifier || common="$(ANYWHERE)"; \
@@ -50,6 +50,10 @@ cuda: .venv/ready
 
 attack: .venv/ready
 	$(BIN)/python tests/faults/attack.py
+
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Open build/site/index.html."
 
 clean:
 	rm -rf .venv demo build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
