@@ -30,6 +30,9 @@ VOC_OBJECTS = (
     "person pottedplant sheep sofa train tvmonitor"
 )
 PET_CLASSES = ["background", "pet"]
+THOUSANDS = (
+    4  # of canvases to train on: one thousand, seen four times as often, is learned by heart
+)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -93,7 +96,7 @@ def draw(dataset: str, classes: list[str]) -> Iterator[Example]:
     """
     import numpy as np
 
-    for number, canvas in enumerate(known_data.draw_canvases(dataset)):
+    for number, canvas in enumerate(known_data.draw_canvases(dataset, THOUSANDS)):
         mask = np.zeros(canvas.image.size[::-1], np.uint8)
         for each in canvas.objects:
             mask[each.mask] = classes.index(each.name)

@@ -51,7 +51,7 @@ class UNetSegmenter(nn.Module):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
-        parser.set_defaults(epochs=22, batch_size=4, img_size=128, lr=2e-3, channels_last=True)
+        parser.set_defaults(epochs=6, batch_size=4, img_size=128, lr=2e-3, channels_last=True)
         add, switch = parser.add_argument, argparse.BooleanOptionalAction
         add("--width", type=int, default=16, help="channels of the largest maps")
         add("--depth", type=int, default=4, help="how often the side is halved")

@@ -39,7 +39,7 @@ class Scene(NamedTuple):
     side: int  # of a canvas, in pixels
     sizes: Sequence[int]  # that a glyph is enlarged to
     most: int  # objects on a canvas
-    canvases: Mapping[str, int]  # per split
+    canvases: dict[str, int]  # per split
 
 
 def draw_blobs() -> "Iterator[tuple[str, str, Image.Image]]":

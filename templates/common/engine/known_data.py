@@ -140,8 +140,10 @@ def read_digits() -> "Iterator[tuple[str, str, Image.Image]]":
         yield ("train" if index % 5 else "test", str(label), Image.fromarray(image))
 
 
-def draw_canvases(dataset: str) -> Iterator[Canvas]:
+def draw_canvases(dataset: str, times: int = 1) -> Iterator[Canvas]:
     """Yields canvases on which digits are scattered, a split's own, or, for "fake", shapes.
+
+    Of digits, there are so many times a thousand canvases to train on; the first are the same.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -154,7 +156,8 @@ def draw_canvases(dataset: str) -> Iterator[Canvas]:
     glyphs: dict[str, list[Glyph]] = {"train": [], "test": []}
     for split, name, image in read_digits():
         glyphs[split].append((name, np.asarray(image)))
-    return scatter(DIGITS, glyphs)
+    canvases = DIGITS.canvases | {"train": times * DIGITS.canvases["train"]}
+    return scatter(DIGITS._replace(canvases=canvases), glyphs)
 
 
 def download_arrays(dataset: str, folder: Path) -> Iterator[Example]:

@@ -15,6 +15,8 @@ from engine import known_data
 from engine.exits import UserError
 from engine.images import palette, read_labels
 
+FEW = known_data.DIGITS._replace(canvases={"train": 30, "test": 20})
+
 
 def prepare(dataset: str, target: Path) -> None:
     prepare_data.main(argparse.Namespace(dataset=dataset, path_to_data=str(target)))
@@ -28,16 +30,21 @@ def files(root: Path) -> list[str]:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sklearn.datasets", reason="the digits need scikit-learn")
     target = tmp_path_factory.mktemp("digits") / "data"
-    prepare("digits", target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known_data, "DIGITS", FEW)
+        prepare("digits", target)
     return target
 
 
 @pytest.mark.slow
-def test_digits_are_classes_and_all_else_is_background(digits: Path) -> None:
+def test_digits_are_classes_and_all_else_is_background(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     classes = (digits / "classes.txt").read_text().splitlines()
     assert classes == ["background", *map(str, range(10))]
-    canvases = list(known_data.draw_canvases("digits"))
-    for split, count in (("train", 1000), ("test", 200)):
+    monkeypatch.setattr(known_data, "DIGITS", FEW)
+    canvases = list(known_data.draw_canvases("digits", times=4))
+    for split, count in (("train", 120), ("test", 20)):
         own = [canvas for canvas in canvases if canvas.split == split]
         paths = sorted((digits / split / "masks").iterdir())
         assert len(paths) == len(own) == count
