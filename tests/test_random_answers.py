@@ -184,6 +184,7 @@ def check_refusal(text: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @settings(
     max_examples=OTHER_DRAWS or 500,
     derandomize=not OTHER_DRAWS,
