@@ -78,8 +78,8 @@ def describe(options: argparse.Namespace, n_iter: int) -> dict[str, Any]:
     return found
 
 
-def _gpu(device: torch.device) -> str | None:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+def _gpu(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def git(*arguments: str) -> bytes:

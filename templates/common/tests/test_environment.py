@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -52,7 +53,7 @@ def test_each_start_of_a_run_adds_its_line(parse: Parse, tmp_path: Path) -> None
     assert (first["n_iter"], second["n_iter"]) == (0, 7)
     assert all(first[name] for name in ALWAYS)
     assert first["torch"] == torch.__version__
-    assert (first["device"], first["gpu"], first["processes"]) == ("cpu", None, 1)
+    assert (first["device"], first["gpu"], first["processes"]) == ("cpu", "", 1)
     assert first["time"].endswith("+00:00")
 
 
@@ -117,7 +118,7 @@ def test_what_cannot_be_found_out_ends_no_run(
     def broken() -> str:
         raise RuntimeError("no such thing here")
 
-    monkeypatch.setattr(environment.platform, "platform", broken)
+    monkeypatch.setattr(platform, "platform", broken)
     with Record(tmp_path, argparse.Namespace(device="none such"), 0, 0):
         pass
     (line,) = starts(tmp_path)
