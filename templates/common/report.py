@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a report of a run of ResNetClassifier, or of two side by side, as one page of HTML."""
+"""Reports on a run of ResNetClassifier, or on two, in one page of HTML."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.parser import Parser
 
 if __name__ == "__main__":  # flags before torch, whose import takes seconds
-    parser = Parser(description="Writes a report of a run of ResNetClassifier, or of two.")
+    parser = Parser(description="Reports on runs of ResNetClassifier.")
     parser.add_argument(
         "--run_dir",
         required=True,
@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> None:
     if len(folders) > 2:
         raise exits.UserError(f"--run_dir takes one folder, or two to compare, not {len(folders)}")
     runs = [read_history(Path(folder)) for folder in folders]
-    text = page(runs, ResNetClassifier.__name__, ResNetClassifier.best_metric)
+    text = page(runs, ResNetClassifier)
     output = Path(options.output or Path(folders[0]) / "report.html")
     try:
         output.write_text(text, encoding="utf-8", errors="replace")

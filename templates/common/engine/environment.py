@@ -8,8 +8,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -53,7 +53,7 @@ def describe(options: argparse.Namespace, n_iter: int) -> dict[str, Any]:
     """Returns what this start rests on, as plain types; None for what cannot be found out."""
     facts: dict[str, Callable[[], Any]] = {
         "n_iter": lambda: n_iter,
-        "time": lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": lambda: shlex.join(sys.argv),
         "python": platform.python_version,
         "torch": lambda: str(torch.__version__),  # with the CUDA that it is built for

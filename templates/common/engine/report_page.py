@@ -20,19 +20,18 @@ POLICY = (
 )
 
 
-def page(runs: Sequence[History], model: str, best_metric: str) -> str:
+def page(runs: Sequence[History], model: Any) -> str:
     """Returns the whole page.
 
     Args:
         runs: one, or two to compare.
-        model: name of the model's class.
-        best_metric: name of the metric that says which checkpoint is the best.
+        model: the model's class, which says what its best metric is.
     """
     title = " and ".join(run.name for run in runs)
-    kind = "A run" if len(runs) == 1 else "Two runs"
+    kind = f"{'A run' if len(runs) == 1 else 'Two runs'} of {_text(model.__name__)}"
     sections = [
-        *_named(runs, (_summary(run, best_metric) for run in runs)),
-        _curves(runs, best_metric),
+        *_named(runs, (_summary(run, model.best_metric) for run in runs)),
+        _curves(runs, model.best_metric),
         _speeds(runs),
         _pictures(runs),
         _options(runs),
@@ -43,9 +42,9 @@ def page(runs: Sequence[History], model: str, best_metric: str) -> str:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{_text(title)} - {_text(model)}</title>",
+            f"<title>{_text(title)} - {_text(model.__name__)}</title>",
             f"<style>{STYLE}</style>\n<script>{library()}</script>\n</head>\n<body>",
-            f"<header>\n<p>{kind} of {_text(model)}</p>\n<h1>{_text(title)}</h1>\n</header>",
+            f"<header>\n<p>{kind}</p>\n<h1>{_text(title)}</h1>\n</header>",
             *sections,
             "</body>\n</html>\n",
         ]
@@ -246,7 +245,7 @@ def _fact(start: dict[str, Any], name: str) -> str:
     if value is None:
         return "not known"
     if name == "time":
-        return str(value).replace("T", " ").replace("+00:00", " UTC")
+        return str(value).replace("T", " ").replace("Z", " UTC")
     return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 

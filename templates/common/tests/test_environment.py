@@ -54,7 +54,7 @@ def test_each_start_of_a_run_adds_its_line(parse: Parse, tmp_path: Path) -> None
     assert all(first[name] for name in ALWAYS)
     assert first["torch"] == torch.__version__
     assert (first["device"], first["gpu"], first["processes"]) == ("cpu", "", 1)
-    assert first["time"].endswith("+00:00")
+    assert first["time"].endswith("Z")
 
 
 def test_line_after_a_torn_one_is_whole(tmp_path: Path) -> None:
