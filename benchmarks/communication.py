@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rendered import TEMPLATE, render
-from report import describe_machine
+from summaries import describe_machine
 
 VARIANTS: list[str] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))["variant"]
 PROCESSES = 2, 3

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from rendered import render
-from report import describe_machine
+from summaries import describe_machine
 from torch import Tensor
 
 BATCH, SIDE, BOXES, CLASSES = 16, 416, 50, 80

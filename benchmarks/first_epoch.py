@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from rendered import Project, render, terminal, train_epoch, write_data
-from report import describe_machine, ratios, spread, summarize
+from summaries import describe_machine, ratios, spread, summarize
 from training_loop import BATCH_SIZE, NETWORKS, WORKERS, build_trainer, interleave
 
 

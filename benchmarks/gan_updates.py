@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from rendered import Project, render
-from report import describe_machine
+from summaries import describe_machine
 from torch import Tensor
 from torchvision.utils import save_image
 

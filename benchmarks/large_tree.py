@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rendered import CLASSES, Project, render
-from report import describe_machine
+from summaries import describe_machine
 
 SIDE = 16  # pixels: it is the number of files that counts
 ROUNDS = 3

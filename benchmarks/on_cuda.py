@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from rendered import TEMPLATE, render, shown_speeds
-from report import describe_machine
+from summaries import describe_machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VARIANTS: list[str] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))["variant"]

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from rendered import render, shown_speeds, write_data
-from report import describe_machine, spread, summarize
+from summaries import describe_machine, spread, summarize
 
 BATCH_SIZE = 64
 EPOCHS = 3

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from rendered import SIDE, Batch, MemoryLoader, Project, render, shortest_loop, terminal, write_data
 from rendered import train_epoch as train_ours
-from report import describe_machine, print_cost, print_saving, print_speed, ratios, summarize
+from summaries import describe_machine, print_cost, print_saving, print_speed, ratios, summarize
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder

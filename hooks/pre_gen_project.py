@@ -26,28 +26,30 @@ ANSWERS: dict[str, Any] = dict(PAIRS)
 # The lists between the two marks are written by `python tests/refresh.py`.
 # <refresh>
 PACKAGES = """
-ipykernel matplotlib mypy nbclient numpy onnx onnxruntime onnxscript pillow pre-commit
+ipykernel matplotlib mypy nbclient numpy onnx onnxruntime onnxscript pillow plotly pre-commit
 prefetch-generator pycocotools pytest pytest-timeout ruff scikit-learn setuptools tensorboard
 tensorboardx torch torchinfo torchmetrics torchvision tqdm types-tqdm
 """.split()
 MODULES = """
 PIL annotations conftest data engine guide layers losses matplotlib networks numpy onnxruntime
-onnxscript ops predict prefetch_generator prepare_data pycocotools pytest sklearn tensorboardX test
-test_annotations test_augment test_cache test_checkpoint test_cuda test_data test_debugging
-test_distributed test_divergence test_engine test_exits test_files test_guide test_images
-test_known_data test_layers test_loading test_losses test_memory test_model test_networks
-test_notebook test_ops test_parallel test_predict test_prefetch test_prepare_data test_record
-test_resume test_scripts test_train tests torch torchmetrics torchvision tqdm train
+onnxscript ops plotly predict prefetch_generator prepare_data pycocotools pytest report sklearn
+tensorboard tensorboardX test test_annotations test_augment test_cache test_checkpoint test_cuda
+test_data test_debugging test_distributed test_divergence test_engine test_environment test_exits
+test_files test_guide test_images test_known_data test_layers test_loading test_losses test_memory
+test_model test_networks test_notebook test_ops test_parallel test_predict test_prefetch
+test_prepare_data test_record test_report test_resume test_scripts test_train tests torch
+torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
-Any BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock
+Any BEST BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock Curve
 DeferredStepGuard Definition DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter
-Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk Half ImageStore LossWindow
-Malicious MaskStore MemoryCache MetricCollection Namespace NoCache Numbers OPTIONS Parser Path
-PreemptedError Project READABLE Record Replicas ReplicatedNetwork ResumableBatchSampler Rows Rule
-RunLock Scene SeededDataset Source SplitNetwork StepGuard StepSchedule StopRequest Tensor
-TestFileList TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
+Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk HTMLParser Half History Image
+ImageStore LossWindow Malicious MaskStore MemoryCache MetricCollection Namespace NoCache Numbers
+OPTIONS Page Parse Parser Path Picture Point PreemptedError Project READABLE Record Replicas
+ReplicatedNetwork ResumableBatchSampler Rows Rule RunLock Scene SeededDataset Source SplitNetwork
+StepGuard StepSchedule StopRequest Tensor TestFileList TestListing TestReadImage Trainer
+TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

@@ -192,7 +192,7 @@ def main() -> None:
             print(f"wrote {path.relative_to(ROOT)}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
-    for name in ("train.py", "test.py", "predict.py"):
+    for name in ("train.py", "test.py", "predict.py", "report.py"):
         if (RENDERED / name).exists():
             (RENDERED / name).chmod(0o755)
 

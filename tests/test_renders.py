@@ -85,7 +85,7 @@ def test_a_default_render_is_its_sources_byte_for_byte(render: Render, variant: 
             assert filecmp.cmp(project / name, source, shallow=False), name
     check_python(project, variant, MODELS[variant], MODELS[variant].lower())
     assert filecmp.cmp(project / "ruff.toml", TEMPLATES / "common/lint.toml", shallow=False)
-    for name in ("train.py", "test.py", "predict.py"):
+    for name in ("train.py", "test.py", "predict.py", "report.py"):
         assert (project / name).stat().st_mode & 0o111 == 0o111
 
 

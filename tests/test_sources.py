@@ -139,7 +139,7 @@ def test_the_model_file_is_imported_for_its_class_alone(name: str) -> None:
 
 def test_scripts_are_executable_because_their_stubs_are() -> None:
     executable = {path.name for path in RENDERED.rglob("*.py") if path.stat().st_mode & 0o111}
-    assert executable == {"train.py", "test.py", "predict.py"}
+    assert executable == {"train.py", "test.py", "predict.py", "report.py"}
 
 
 def text_files() -> list[Path]:

@@ -37,13 +37,17 @@ def _split(chunks: Iterator[Any], size: int) -> Iterator[Any]:
             yield chunk
 
 
-def default_workers() -> int:
-    """Returns one worker per CPU this process may use, less the one that trains; at most 4."""
+def usable_cpus() -> int:
+    """Returns how many CPUs this process may use."""
     # The affinity sees a job's share of the machine, where the CPU count sees the whole of it.
     affinity = getattr(os, "sched_getaffinity", None)
-    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """Returns one worker per CPU this process may use, less the one that trains; at most 4."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this training, on this machine
-    return max(0, min(4, cpus // processes - 1))
+    return max(0, min(4, usable_cpus() // processes - 1))
 
 
 class TrainingLoader(DataLoader[Any]):

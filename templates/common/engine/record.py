@@ -1,4 +1,4 @@
-"""The run's written record: config.txt, metrics.jsonl and TensorBoard's event files."""
+"""The run's record: config.txt, environment.jsonl, metrics.jsonl and TensorBoard's event files."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from engine.distributed import mean_over_processes
+from engine.environment import FILENAME, append_environment
 from engine.options import save_config
 
 FLUSH_SECONDS = 10.0  # TensorBoard shows a point at most so much later; a flush waits for the disk
@@ -62,6 +63,10 @@ class Record:
         self._lines = path.open("r+b", buffering=0)
         self._position = min(self._position, path.stat().st_size)
         self._lines.truncate(self._position)
+        try:
+            append_environment(self._run_dir, self._options, self._n_iter)
+        except OSError as error:
+            self._report(FILENAME, error)
         # Points that a crashed run wrote after its last checkpoint vanish from the curves.
         start = SessionLog(status=SessionLog.START)
         self._write_event(self._n_iter + 1, session_log=start)

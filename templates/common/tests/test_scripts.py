@@ -19,8 +19,10 @@ from engine.parser import PROJECT
 
 from predict import describe
 
+SCRIPTS = ["train.py", "test.py", "predict.py", "report.py", "prepare_data.py"]
 
-@pytest.mark.parametrize("script", ["train.py", "test.py", "predict.py", "prepare_data.py"])
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_comes_without_torch(script: str) -> None:
     program = (
         "import runpy, sys\n"

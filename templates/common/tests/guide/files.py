@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .source import KNOWN, PARTS, Place, Project, Rule
 
-SCRIPTS = ("train", "test", "predict")
+SCRIPTS = ("train", "test", "predict", "report")
 # Which of the project's own modules each may import.
 MAY_IMPORT = {
     "ops": (),

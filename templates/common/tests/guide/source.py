@@ -284,6 +284,6 @@ def code(node: ast.AST) -> Iterator[ast.AST]:
 
 # The files that every project has, beside the model's.
 PARTS = ("ops", "layers", "networks", "losses")
-KNOWN = frozenset([*PARTS, "data", "prepare_data", "train", "test", "predict", "engine"])
+KNOWN = frozenset([*PARTS, "data", "prepare_data", "train", "test", "predict", "report", "engine"])
 # What a class may be made of that makes no nn.Module of it.
 PLAIN = ("abc.", "collections.", "dataclasses.", "enum.", "typing.")

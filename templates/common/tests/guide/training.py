@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from .source import Place, Project, Rule, Source, code
 
-SCRIPTS = ("train", "test", "predict", "prepare_data")
+SCRIPTS = ("train", "test", "predict", "report", "prepare_data")
 
 
 class Facts:
