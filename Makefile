@@ -9,7 +9,7 @@ VARIANTS = $(shell $(PYTHON) -c 'import json; print(*json.load(open("cookiecutte
 # What does not name the model; the rest of templates/common is written against the classifier's.
 ANYWHERE := templates/common/engine templates/common/tests/conftest.py
 
-.PHONY: demo test lint bench cuda attack docs clean
+.PHONY: demo test chromium lint bench cuda attack docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,9 +28,16 @@ demo: .venv/ready
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir $(DEMO)/runs"
 	@echo "Pictures of the test: $(DEMO)/$(RUN)/test"
 
-test: lint
+test: lint chromium
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist worksteal
+
+# The tests that open pages in a browser need Debian's; without it they are skipped.
+chromium:
+	@if command -v chromium > /dev/null && command -v chromedriver > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver; then :; \
+	else echo "To test pages in a browser, install chromium and chromedriver."; fi
 
 lint: .venv/ready
 	$(BIN)/ruff check

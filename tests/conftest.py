@@ -21,6 +21,12 @@ Render = Callable[..., Path]
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the flag of tests/test_pages.py."""
+    words = "train for long, and write docs/pictures/report.png and tensorboard.png anew"
+    parser.addoption("--pictures", action="store_true", help=words)
+
+
 def literal(text: str) -> str:
     """Writes a text so that cookiecutter, which evaluates given answers, gives it back as it is."""
     return text.replace("{", "{{ '{' }}")
