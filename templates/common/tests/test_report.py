@@ -203,6 +203,7 @@ def test_long_curves_are_thinned(tmp_path: Path) -> None:
     assert str(points[-1].n_iter) in text
 
 
+@pytest.mark.slow
 def test_wrong_use_is_one_line_and_status_2(trained: Path, tmp_path: Path) -> None:
     folder, output = trained.parent.parent, tmp_path / "gone" / "page.html"
     lines = {
@@ -218,6 +219,7 @@ def test_wrong_use_is_one_line_and_status_2(trained: Path, tmp_path: Path) -> No
         read_history(tmp_path)
 
 
+@pytest.mark.slow
 def test_missing_plotly_is_named(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "plotly.py").write_text("raise ImportError('No module named plotly')\n")
     done = subprocess.run(
