@@ -60,27 +60,6 @@ def test_its_own_tests_pass(project: Path, request: pytest.FixtureRequest) -> No
     assert all("there is no CUDA device" in line for line in skips), skips
 
 
-def test_its_commands_work_one_after_another(render: Render) -> None:
-    """On the real data: prepare, train, resume, test, predict."""
-    project = render(project_name="Digit Reader", model_name="DigitReader")
-    python(project, "prepare_data.py")
-    flags = ["--device=cpu", "--run_dir=runs/a", "--resume", "--log_every=1"]
-    assert "new run in runs/a" in python(project, "train.py", "--max_steps=2", *flags)
-    assert "resumed runs/a at step 2" in python(project, "train.py", "--max_steps=4", *flags)
-    best = "--path_to_checkpoint=runs/a/checkpoints/best.pt"
-    assert re.search(r"^accuracy +0\.\d{4}$", python(project, "test.py", best), re.MULTILINE)
-    images = sorted((project / "data" / "test" / "3").iterdir())
-    lines = python(project, "predict.py", best, "data/test/3", images[0]).splitlines()
-    assert len(lines) == len(images) + 1
-    assert re.fullmatch(r".*\.png: class \d, probability [01]\.\d{4}", lines[-1])
-
-
-def test_the_benchmark_still_runs() -> None:
-    """Its numbers are for people; here it only has to print them."""
-    output = python(ROOT, "benchmarks/training_loop.py", "--quick")
-    assert "train.py adds, without workers" in output
-
-
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(sys.platform != "linux", reason="the attacks read /proc")
 @pytest.mark.parametrize("variant", VARIANTS)
