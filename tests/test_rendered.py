@@ -42,7 +42,7 @@ def test_its_own_tools_find_nothing(project: Path, check: str) -> None:
     python(project, "-m", *check.split())
 
 
-def tests_of_the_engine() -> list[str]:
+def names_of_engine_tests() -> list[str]:
     """Lists the tests that see nothing of a variant: they are the same text, of the same text."""
     seen = re.compile(r"\b(Parse|path_to_data|trained|PROJECT)\b|\bfrom (train|predict) import")
     tests = sorted((TEMPLATES / "common/tests").glob("test_*.py"))
@@ -53,7 +53,7 @@ def tests_of_the_engine() -> list[str]:
 def test_its_own_tests_pass(project: Path, request: pytest.FixtureRequest) -> None:
     """All of them, those of the engine for one variant; none is skipped but for want of a GPU."""
     is_first = request.node.callspec.params["project"] == VARIANTS[0]
-    left_out = [] if is_first else [f"--ignore=tests/{name}" for name in tests_of_the_engine()]
+    left_out = [] if is_first else [f"--ignore=tests/{name}" for name in names_of_engine_tests()]
     output = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", *left_out)
     assert re.search(r"^\d+ passed", output, re.MULTILINE)
     skips = [line for line in output.splitlines() if line.startswith("SKIPPED")]
