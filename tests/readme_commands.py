@@ -45,6 +45,7 @@ NOT_RUN = {
     r"^mypy \.$": "test_rendered.py runs it in each variant",
     r"^(\.venv/bin/)?python -m pytest ": "continuous integration runs all tests",
     r"^cruft |^git (switch|add)|^cookiecutter TEMPLATE": "test_updates.py runs it",
+    r"^python report\.py .* runs/low-rate$": "it is of a project, whose README has it, too",
     r"^prepare_data\.py --dataset$": "it names a flag",
     # Of these, the flags are looked up.
     r"^python benchmarks/training_loop\.py --(part|project|quick)": "all parts run, by --quick",
