@@ -23,7 +23,7 @@ import data
 from engine import exits, loading
 from engine.checkpoint import require_checkpoint
 from engine.distributed import pick_device
-from engine.evaluation import evaluate
+from engine.evaluation import evaluate, evenly_spaced
 from engine.prefetch import to_device
 from engine.stopping import StopRequest
 from engine.weights import restore_model
@@ -49,7 +49,8 @@ def main(options: argparse.Namespace) -> None:
     folder = Path(options.output_dir or Path(options.path_to_checkpoint).parent.parent / "test")
     folder.mkdir(parents=True, exist_ok=True)
     write_plots(metrics, values, checkpoint["classes"], folder)
-    for name, picture in model.pictures(to_device(next(iter(loader)), device)).items():
+    batch = to_device(evenly_spaced(test_set), device)  # the first would be of one class alone
+    for name, picture in model.pictures(batch).items():
         save_image(picture, folder / f"{name}.png")
     print(f"\npictures are in {folder}")
 
