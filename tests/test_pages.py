@@ -73,7 +73,7 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
 
 def wait_for(browser: Chrome, script: str, wanted: object = True) -> None:
     """Waits until a script on the page returns what is wanted."""
-    WebDriverWait(browser, 60).until(lambda chrome: chrome.execute_script(script) == wanted)
+    WebDriverWait(browser, 200).until(lambda chrome: chrome.execute_script(script) == wanted)
 
 
 def log(browser: Chrome, kind: str) -> list[dict[str, str]]:
