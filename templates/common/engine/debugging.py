@@ -101,7 +101,6 @@ class _SameBatch:
         return self._count
 
     def __iter__(self) -> Iterator[Any]:
-        # Copies of the tuple: a model may change what it is given, but not the tensors in it.
         return (self._batch for _ in range(self._count))
 
     def set_position(self, epoch: int, start: int) -> None:

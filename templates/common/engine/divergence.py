@@ -136,7 +136,7 @@ class DeferredStepGuard(StepGuard):
         self._counts = self._found.new_zeros(3)
         if not ignore_gradients:
             for optimizer in optimizers:  # the name by which a GradScaler tells a fused one
-                optimizer.found_inf = self._found  # type: ignore[attr-defined]  # it has no stub
+                optimizer.found_inf = self._found  # type: ignore[attr-defined]  # not declared
 
     @property
     def bad_steps(self) -> int:
