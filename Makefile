@@ -28,6 +28,8 @@ demo: .venv/ready
 	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir $(DEMO)/runs"
 	@echo "Pictures of the test: $(DEMO)/$(RUN)/test"
 
+# Two tests at a time, and two threads in each, would be in each other's way.
+test: export OMP_NUM_THREADS = 1
 test: lint chromium
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist worksteal

@@ -33,12 +33,12 @@ tensorboardx torch torchinfo torchmetrics torchvision tqdm types-tqdm
 MODULES = """
 PIL annotations conftest data engine guide layers losses matplotlib networks numpy onnxruntime
 onnxscript ops plotly predict prefetch_generator prepare_data pycocotools pytest report sklearn
-tensorboard tensorboardX test test_annotations test_augment test_cache test_checkpoint test_cuda
-test_data test_debugging test_distributed test_divergence test_engine test_environment test_exits
-test_files test_guide test_images test_known_data test_layers test_loading test_losses test_memory
-test_model test_networks test_notebook test_ops test_parallel test_predict test_prefetch
-test_prepare_data test_record test_report test_resume test_scripts test_train tests torch
-torchmetrics torchvision tqdm train
+small tensorboard tensorboardX test test_annotations test_augment test_cache test_checkpoint
+test_cuda test_data test_debugging test_distributed test_divergence test_engine test_environment
+test_exits test_files test_guide test_images test_known_data test_layers test_loading test_losses
+test_memory test_model test_networks test_notebook test_ops test_parallel test_predict
+test_prefetch test_prepare_data test_record test_report test_resume test_scripts test_train tests
+torch torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
@@ -67,15 +67,14 @@ Parse Path SHOWN SIZES SelfAttention Sequence Tensor TrainingState UpBlock UserE
 Adam AdaptiveInstanceNorm Any Augmentation BadImageError ConvBlock DiscriminatorLoss
 FeatureMatchingLoss Generator GeneratorLoss Image MeanSignalNoiseRatio Metric MetricCollection
 Model MultiscaleDiscriminator NETWORKS OPTIONS Optimizer PairFolder Parse PatchDiscriminator Path
-PerceptualLoss PixelLoss ResnetBlock SHOWN SMALL STYLES Sequence Slices
-StructuralSimilarityIndexMeasure StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState
-UpBlock UserError Vgg19 WEIGHTS
+PerceptualLoss PixelLoss ResnetBlock SHOWN STYLES Sequence Slices StructuralSimilarityIndexMeasure
+StyleEncoder StyleLoss StyledResnetBlock TILE Tensor TrainingState UpBlock UserError Vgg19 WEIGHTS
 """.split(),
     "detector": """
 ANCHORS Adam AnnotatedImages Annotations Any Augmentation AveragePrecision BadImageError CLASSES
 ConvBlock ConvSet DARKNETS Darknet Decode DetectionLoss Detector Image MeanMetric MetricCollection
 Model NOTHING Normalize OPTIONS Optimizer Parse Path Picture PrecisionRecall ResidualBlock SHOWN
-SMALL STRIDES Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
+STRIDES Sequence TERMS Tensor TorchvisionBackbone UserError WEIGHTS
 """.split(),
     "segmenter": """
 Adam Any Augmentation BadImageError CLASSES DiceLoss DoubleConv Encoder IGNORED Image MaskFolder

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,9 @@ SAVES = ("--max_steps=3", "--save_every=1", "--picture_every=0")
 
 def random_moments(place: Range, draw: random.Random, count: int) -> Iterator[str]:
     """Kills runs again and again until each one is through; with any workers, and any cache."""
+    began = time.monotonic()
     whole = place.unbroken(*LONG)
+    longest = time.monotonic() - began  # on a busy machine, a run gets as far as on a quiet one
     kills = 0
     for number in itertools.count():
         run = place.new(f"killed-{number}")
@@ -28,7 +31,7 @@ def random_moments(place: Range, draw: random.Random, count: int) -> Iterator[st
             # What may change at a resume, changes: the end has to be the same.
             free = [f"--num_workers={draw.choice((0, 2))}", f"--cache={draw.choice(CACHES)}"]
             victim = place.start(run, *LONG, *free)
-            status = victim.wait(draw.uniform(0.05, 2.0))
+            status = victim.wait(draw.uniform(0.05, longest))
             if status == 0:
                 break
             if status is not None:

@@ -1,6 +1,7 @@
 """What an attacked run must be in the end: bit for bit the one that nobody attacked."""
 
 import logging
+import runpy
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -37,7 +38,8 @@ class Range:
         self.project = project
         self.path_to_data = path_to_data
         self.folder = folder
-        self.flags = [*SMALL, "--num_workers=0", *flags]
+        network = runpy.run_path(str(project / "tests" / "small.py"))["SMALL_NETWORK"]
+        self.flags = [*SMALL, *network, "--num_workers=0", *flags]
         self._unbroken: dict[tuple[str, ...], Path] = {}
 
     def start(self, run: Path, *flags: str, fault: Fault | None = None) -> Victim:

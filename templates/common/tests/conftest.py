@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from small import SMALL_NETWORK
 
 import prepare_data
 from engine.options import add_arguments_of, add_training_arguments
@@ -20,7 +21,7 @@ from engine.stopping import SIGNALS
 Parse = Callable[..., argparse.Namespace]
 
 SIZE = 8  # side of the test images, in pixels
-SMALL = ["--device=cpu", "--img_size=32", "--batch_size=32", "--log_every=1"]
+SMALL = ["--device=cpu", "--img_size=32", "--batch_size=32", "--log_every=1", *SMALL_NETWORK]
 
 
 def grey(level: int) -> Image.Image:
@@ -100,7 +101,7 @@ def parse(path_to_data: str, tmp_path: Path) -> Parse:
             epochs=2,
             log_every=2,
         )
-        return parser.parse_args([str(flag) for flag in flags])
+        return parser.parse_args([*SMALL_NETWORK, *map(str, flags)])
 
     return parse_flags
 

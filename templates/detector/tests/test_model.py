@@ -19,20 +19,19 @@ from yolov3 import YOLOv3
 # By this name, lines stay as long as they are, whatever the model is called.
 Model = YOLOv3
 CLASSES = ["cross", "disc", "frame"]
-SMALL = ("--width=4",)
 NOTHING = torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long)
 TERMS = {"box", "objectness", "classification"}
 # Flags that make each kind of loss and of network, of a model that is small.
 LOSS_FLAGS = [
-    [*SMALL],
-    [*SMALL, "--no-neighbors", "--match_iou=1", "--box=5"],
-    [*SMALL, "--backbone=darknet53"],
+    [],
+    ["--no-neighbors", "--match_iou=1", "--box=5"],
+    ["--backbone=darknet53"],
 ]
 
 
 @pytest.fixture
 def options(parse: Parse) -> argparse.Namespace:
-    return parse(*SMALL)
+    return parse()
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_losses_are_one_per_sample(parse: Parse, flags: list[str], count: int) -
 
 
 def test_batch_of_one(parse: Parse) -> None:
-    model = Model(parse(*SMALL, "--img_size=64"), CLASSES)
+    model = Model(parse("--img_size=64"), CLASSES)
     for batch in (make_batch(1, side=64), [part[:1] for part in make_batch(2, side=64)]):
         model(batch)["detector"].mean().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
@@ -72,7 +71,7 @@ def test_batch_of_one(parse: Parse) -> None:
 
 def test_terms_are_weighted_in_one_place(parse: Parse) -> None:
     flags = "--box=3", "--objectness=0.5", "--classification=2"
-    terms = Model(parse(*SMALL, *flags), CLASSES)(make_batch())
+    terms = Model(parse(*flags), CLASSES)(make_batch())
     weights = {"box": 3, "objectness": 0.5, "classification": 2}
     expected = sum(weight * terms[name] for name, weight in weights.items())
     torch.testing.assert_close(terms["detector"].detach(), expected)
@@ -205,7 +204,7 @@ def test_curves_are_drawn_for_each_class(model: Model, monkeypatch: pytest.Monke
 
 
 def test_anchors_follow_from_the_flags_the_data_or_the_paper(parse: Parse) -> None:
-    options = parse(*SMALL)
+    options = parse()
     papers = Model(options, CLASSES).anchors * 416 / 32
     assert papers.shape == (3, 3, 2)
     torch.testing.assert_close(papers[0, 0], torch.tensor([10.0, 13]))
@@ -214,20 +213,20 @@ def test_anchors_follow_from_the_flags_the_data_or_the_paper(parse: Parse) -> No
     fitted = Model(options, CLASSES).anchors
     assert fitted.flatten().tolist() == pytest.approx(options.anchors)
     sizes = [str(size) for number in range(9, 0, -1) for size in (2 * number, 3)]
-    given = Model(parse(*SMALL, "--anchors", *sizes), CLASSES).anchors
+    given = Model(parse("--anchors", *sizes), CLASSES).anchors
     assert given[0, 0].tolist() == [2, 3]  # small ones first
     assert given[2, 2].tolist() == [18, 3]
 
 
 def test_anchors_are_kept_with_the_weights(parse: Parse) -> None:
     """Also where the data, or a flag, would now say others."""
-    options = parse(*SMALL)
+    options = parse()
     data.build_datasets(options)
     model = Model(options, CLASSES)
     checkpoint = {"options": vars(options), "classes": CLASSES, "model": model.state_dict()}
     restored = restore_model(Model, checkpoint | {"ema": None})
     assert torch.equal(restored.anchors, model.anchors)
-    other = Model(parse(*SMALL), CLASSES)
+    other = Model(parse(), CLASSES)
     assert not torch.equal(other.anchors, model.anchors)
     load_model(other, model.state_dict())
     assert torch.equal(other.anchors, model.anchors)
@@ -235,7 +234,7 @@ def test_anchors_are_kept_with_the_weights(parse: Parse) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_exported_says_what_predictions_say(parse: Parse, channels: int) -> None:
-    model = Model(parse(*SMALL, f"--channels={channels}"), CLASSES).eval()
+    model = Model(parse(f"--channels={channels}"), CLASSES).eval()
     module, images = model.inference_module(), model.example_inputs()
     assert images.shape == (2, channels, 32, 32)
     with torch.no_grad():

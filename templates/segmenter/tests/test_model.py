@@ -18,19 +18,18 @@ from unetsegmenter import UNetSegmenter
 # By this name, lines stay as long as they are, whatever the model is called.
 Model = UNetSegmenter
 CLASSES = ["sky", "sea", "land"]
-SMALL = ("--width=4", "--depth=2")
 # Flags that make each kind of loss, of a model that is small.
 LOSS_FLAGS = [
-    [*SMALL],
-    [*SMALL, "--norm=group", "--cross_entropy=0"],
-    [*SMALL, "--dice=0", "--weight_decay=0"],
+    [],
+    ["--norm=group", "--cross_entropy=0"],
+    ["--dice=0", "--weight_decay=0"],
     ["--width=4", "--backbone=resnet18"],
 ]
 
 
 @pytest.fixture
 def options(parse: Parse) -> argparse.Namespace:
-    return parse(*SMALL)
+    return parse()
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_losses_are_one_per_sample(parse: Parse, flags: list[str], count: int) -
 
 
 def test_terms_are_weighted_in_one_place(parse: Parse) -> None:
-    terms = Model(parse(*SMALL, "--cross_entropy=3", "--dice=0.5"), CLASSES)(make_batch())
+    terms = Model(parse("--cross_entropy=3", "--dice=0.5"), CLASSES)(make_batch())
     expected = 3 * terms["cross_entropy"] + 0.5 * terms["dice_loss"]
     torch.testing.assert_close(terms["segmenter"].detach(), expected)
 

@@ -20,18 +20,17 @@ from pix2pixhd import Pix2PixHD
 
 # By this name, lines stay as long as they are, whatever the model is called.
 Model = Pix2PixHD
-SMALL = ("--width=4", "--width_discriminator=4", "--blocks=1")
 PIXELS_ALONE = ("--adversarial=0", "--feature_matching=0")
 NETWORKS = ("generator", "discriminator")
 # Flags that make each kind of loss, of a model that is small.
-LOSS_FLAGS = [[*SMALL, f"--loss={loss}"] for loss in ("lsgan", "hinge", "vanilla")]
+LOSS_FLAGS = [[f"--loss={loss}"] for loss in ("lsgan", "hinge", "vanilla")]
 # 16, since torch draws normal numbers by sixteens: fewer would depend on how many there are.
-LOSS_FLAGS += [[*SMALL, *PIXELS_ALONE], [*SMALL, "--norm=batch", "--style_size=16"]]
+LOSS_FLAGS += [[*PIXELS_ALONE], ["--norm=batch", "--style_size=16"]]
 
 
 @pytest.fixture
 def options(parse: Parse) -> argparse.Namespace:
-    return parse(*SMALL)
+    return parse()
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def make_batch(count: int = 4, channels: int = 3, side: int = 16, scale: int = 4
 @pytest.mark.parametrize("flags", [[], ["--style_size=3"], ["--norm=batch"], ["--loss=hinge"]])
 @pytest.mark.parametrize("count", [1, 4])
 def test_losses_are_one_per_sample(parse: Parse, flags: list[str], count: int) -> None:
-    model = Model(parse(*SMALL, *flags), [])
+    model = Model(parse(*flags), [])
     terms = model(make_batch(count))
     logged = {"pixel", "adversarial", "feature_matching"}
     logged |= {"style"} if flags == ["--style_size=3"] else set()
@@ -60,7 +59,7 @@ def test_losses_are_one_per_sample(parse: Parse, flags: list[str], count: int) -
 
 def test_terms_are_weighted_in_one_place(parse: Parse) -> None:
     flags = "--pixel=3", "--adversarial=0.5", "--feature_matching=2", "--style=7", "--style_size=2"
-    terms = Model(parse(*SMALL, *flags), [])(make_batch())
+    terms = Model(parse(*flags), [])(make_batch())
     weights = {"pixel": 3, "adversarial": 0.5, "feature_matching": 2, "style": 7}
     expected = sum(weight * terms[name] for name, weight in weights.items())
     torch.testing.assert_close(terms["generator"].detach(), expected)
@@ -69,7 +68,7 @@ def test_terms_are_weighted_in_one_place(parse: Parse) -> None:
 @pytest.mark.parametrize("flags", [[], ["--style_size=3"], ["--loss=vanilla"]])
 def test_each_loss_trains_its_own_network(parse: Parse, flags: list[str]) -> None:
     """As train.py does: backward into the optimizer's parameters, and no others."""
-    options = parse(*SMALL, *flags)
+    options = parse(*flags)
     model = Model(options, [])
     terms = model(make_batch())
     for name, optimizer in model.build_optimizers(options).items():
@@ -115,7 +114,7 @@ def test_one_pass_gives_the_gradients_of_the_textbooks_two(model: Model) -> None
 
 
 def test_every_parameter_has_an_optimizer(parse: Parse) -> None:
-    options = parse(*SMALL, "--style_size=3")
+    options = parse("--style_size=3")
     model = Model(options, [])
     optimizers = model.build_optimizers(options)
     owned = [p for o in optimizers.values() for group in o.param_groups for p in group["params"]]
@@ -124,7 +123,7 @@ def test_every_parameter_has_an_optimizer(parse: Parse) -> None:
 
 
 def test_pixels_alone_need_no_discriminator(parse: Parse) -> None:
-    options = parse(*SMALL, *PIXELS_ALONE, "--pixel=1")
+    options = parse(*PIXELS_ALONE, "--pixel=1")
     model = Model(options, [])
     assert model.discriminator is None
     assert model.build_optimizers(options).keys() == {"generator"}
@@ -148,7 +147,7 @@ def test_replicas_have_no_parameters(
     parse: Parse, flags: list[str], vgg_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a replica, parameters() is empty: nothing in forward may ask for them."""
-    model = Model(parse(*SMALL, *flags, f"--vgg_weights={vgg_weights}"), [])
+    model = Model(parse(*flags, f"--vgg_weights={vgg_weights}"), [])
     monkeypatch.setattr(nn.Module, "parameters", lambda *_: iter(()))
     assert model(make_batch())["generator"].shape == (4,)
 
@@ -169,7 +168,7 @@ def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_perceptual_loss_is_no_part_of_a_checkpoint(parse: Parse, vgg_weights: Path) -> None:
-    options = parse(*SMALL, *PIXELS_ALONE, "--perceptual=2", f"--vgg_weights={vgg_weights}")
+    options = parse(*PIXELS_ALONE, "--perceptual=2", f"--vgg_weights={vgg_weights}")
     model = Model(options, [])
     terms = model(make_batch())
     torch.testing.assert_close(
@@ -205,7 +204,7 @@ def test_vgg19_without_its_weights_is_one_line(
 @pytest.mark.parametrize("loss", ["lsgan", "hinge", "vanilla"])
 def test_generator_learns(parse: Parse, loss: str) -> None:
     torch.manual_seed(0)
-    options = parse(*SMALL, f"--loss={loss}", "--lr=0.01")
+    options = parse(f"--loss={loss}", "--lr=0.01")
     model = Model(options, [])
     optimizer, batch, means = model.build_optimizers(options)["generator"], make_batch(8), []
     for _ in range(15):
@@ -253,8 +252,8 @@ def test_a_generator_that_gives_back_its_base_is_as_good_as_it(model: Model) -> 
     ("flags", "residual"), [(["--scale=1"], False), (["--scale=2"], True), ([], True)]
 )
 def test_residual_is_on_where_images_grow(parse: Parse, flags: list[str], residual: bool) -> None:
-    assert Model(parse(*SMALL, *flags), []).generator.residual is residual
-    assert not Model(parse(*SMALL, *flags, "--no-residual"), []).generator.residual
+    assert Model(parse(*flags), []).generator.residual is residual
+    assert not Model(parse(*flags, "--no-residual"), []).generator.residual
 
 
 def test_what_is_exported_translates(model: Model) -> None:

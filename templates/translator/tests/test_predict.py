@@ -20,13 +20,12 @@ from pix2pixhd import Pix2PixHD
 Model = Pix2PixHD
 
 OPTIONS = argparse.Namespace(channels=3)
-SMALL = ("--width=4", "--width_discriminator=4", "--blocks=1")
 
 
 @pytest.fixture
 def model(parse: Parse) -> Model:
     torch.manual_seed(0)
-    return Model(parse(*SMALL), []).eval()
+    return Model(parse(), []).eval()
 
 
 def make_batch(count: int, channels: int = 3, side: int = 16, scale: int = 4) -> list[torch.Tensor]:
@@ -85,7 +84,7 @@ def test_predict_writes_images_of_any_size(trained: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sheet_shows_input_output_and_target(parse: Parse, channels: int) -> None:
-    model = Model(parse(*SMALL, f"--channels={channels}"), []).eval()
+    model = Model(parse(f"--channels={channels}"), []).eval()
     inputs, targets = make_batch(5, channels)
     (sheet,) = model.pictures((inputs, targets)).values()
     assert sheet.shape == (3, 3 * 18 + 2, 6 * 18 + 2)
@@ -116,7 +115,7 @@ def test_prediction_of_an_image_is_its_translation(model: Model) -> None:
 
 
 def test_styles_are_shown_beside_the_mean_one(parse: Parse) -> None:
-    model = Model(parse(*SMALL, "--style_size=3", "--scale=1"), []).eval()
+    model = Model(parse("--style_size=3", "--scale=1"), []).eval()
     inputs, _ = make_batch(2, scale=1)
     results = model.predict(inputs)
     assert [result.keys() for result in results] == [{"image", "style_1", "style_2", "style_3"}] * 2
