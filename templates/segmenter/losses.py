@@ -24,7 +24,7 @@ def one_hot(masks: Tensor, like: Tensor) -> Tensor:
 def flatten(scores: Tensor) -> Tensor:
     """Maps (N, K, H, W) to (N, K, H * W), in single precision or better: half loses what is small.
 
-    Sums over pixels are then products of matrices, which need no memory for what is summed.
+    Sums over pixels must be sums: autocast would round the factors of a product of matrices.
     """
     return scores.flatten(2).to(torch.promote_types(scores.dtype, torch.float32))
 
@@ -35,10 +35,10 @@ class PixelCrossEntropy(nn.Module):
     def forward(self, scores: Tensor, masks: Tensor) -> Tensor:
         """Maps scores (N, K, H, W), and masks (N, H, W) in [0, K) or 255, to losses (N,), >= 0."""
         # Not torch's own: on a GPU, its sum over pixels depends on their order.
-        logs = flatten(scores).log_softmax(dim=1)
-        is_class = one_hot(masks, logs)
-        counted = is_class.sum(dim=(1, 2)).clamp(min=1)
-        loss: Tensor = -torch.einsum("nkp,nkp->n", is_class, logs) / counted
+        logs, masks = flatten(scores).log_softmax(dim=1), masks.flatten(1)
+        counts = masks < logs.shape[1]
+        of_class = logs.gather(1, (masks * counts).long()[:, None])[:, 0]  # (N, pixels)
+        loss: Tensor = -(of_class * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
         return loss
 
 
@@ -59,8 +59,8 @@ class DiceLoss(nn.Module):
         probabilities = flatten(scores).softmax(dim=1)  # (N, K, pixels)
         is_class = one_hot(masks, probabilities)
         counts, shown = is_class.sum(dim=1), is_class.sum(dim=2)  # (N, pixels) and (N, K)
-        predicted = torch.einsum("nkp,np->nk", probabilities, counts)
-        both = torch.einsum("nkp,nkp->nk", probabilities, is_class)
+        predicted = (probabilities * counts[:, None]).sum(dim=2)
+        both = (probabilities * is_class).sum(dim=2)
         dice = 2 * both / (predicted + shown.clamp(min=1))
         is_shown = (shown > 0).to(dice.dtype)
         loss: Tensor = ((1 - dice) * is_shown).sum(dim=1) / is_shown.sum(dim=1).clamp(min=1)

@@ -118,3 +118,10 @@ def test_half_precision_is_summed_in_full(loss: nn.Module) -> None:
     values = loss(scores, masks)
     assert values.dtype == torch.float32
     torch.testing.assert_close(values, loss(scores.double(), masks).float())
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_autocast_rounds_no_loss(loss: nn.Module, scores: Tensor, masks: Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        values = loss(scores.float(), masks)
+    torch.testing.assert_close(values, loss(scores, masks).float())
