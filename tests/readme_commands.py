@@ -49,12 +49,15 @@ NOT_RUN = {
     r"^prepare_data\.py --dataset$": "it names a flag",
     # Of these, the flags are looked up.
     r"^python benchmarks/training_loop\.py --(part|project|quick)": "all parts run, by --quick",
-    r"^python benchmarks/(large_tree|scaling|communication)\.py$": "it takes minutes at any size",
+    r"^python benchmarks/(communication|large_tree|newcomer|scaling)\.py$": (
+        "it takes minutes at any size"
+    ),
 }
 
 # Run for the first variant alone: of the others, they would show the same once more.
 ONCE = (
-    r"^tensorboard|torchrun|--resume|--export|--debug|^git|^pre-commit|--help$|--path_to_data data$"
+    r"^tensorboard|report\.py .*first|torchrun|--resume|--export|--debug|^git|^pre-commit|--help$"
+    r"|--path_to_data data$"
 )
 
 # What is changed in those that are run, so that they take seconds and need no network.
