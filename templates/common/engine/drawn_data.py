@@ -12,6 +12,10 @@ BLOB_CLASSES = ("top_left", "top_right", "bottom_left", "bottom_right")
 BLOB_SIDE = 32  # of an image, in pixels
 BLOB_IMAGES = {"train": 64, "test": 16}  # per class
 SEEN = 0.8  # share of an object that those drawn after it leave to be seen, at least
+BENT = 4  # times as large as a glyph is a copy that is bent, so that its curves stay smooth
+TURN = 0.2  # radians, at most, as are these
+SLANT = 0.2  # columns a row
+WIDER = 0.1  # share of its width, or of its height
 TRIES = 20  # places that are tried for an object, before there is one object less
 
 Glyph = tuple[str, "NDArray[np.uint8]"]  # a class, and its ink from 0 to 255, in a small square
@@ -70,6 +74,28 @@ def draw_shapes() -> list[Glyph]:
         "frame": np.maximum(x, y) > 2,
     }
     return [(name, np.where(shape, 255, 0).astype(np.uint8)) for name, shape in shapes.items()]
+
+
+def bend(glyphs: Sequence[Glyph], copies: int) -> list[Glyph]:
+    """Returns copies of each glyph, turned, slanted, and made wider or narrower, a little."""
+    import numpy as np
+    from PIL import Image
+
+    rng, bent = np.random.default_rng(0), list[Glyph]()
+    for name, ink in copies * list(glyphs):
+        side = BENT * len(ink)
+        image = Image.fromarray(ink).resize((side, side), Image.Resampling.BICUBIC)
+        turn, slant = rng.uniform(-TURN, TURN), rng.uniform(-SLANT, SLANT)
+        width, height = 1 + rng.uniform(-WIDER, WIDER, 2)
+        cosine, sine = np.cos(turn), np.sin(turn)
+        turned = np.array([[cosine, -sine], [sine, cosine]])
+        matrix = turned @ [[1, slant], [0, 1]] @ [[1 / width, 0], [0, 1 / height]]
+        offset = side / 2 * (1 - matrix.sum(axis=1))  # the middle stays where it is
+        row = np.column_stack([matrix, offset]).flatten().tolist()
+        method = Image.Transform.AFFINE
+        image = image.transform((side, side), method, row, Image.Resampling.BICUBIC)
+        bent.append((name, np.asarray(image)))
+    return bent
 
 
 def scatter(scene: Scene, glyphs: Mapping[str, Sequence[Glyph]]) -> Iterator[Canvas]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from engine.drawn_data import Canvas, Glyph, Scene, draw_blobs, draw_shapes, scatter
+from engine.drawn_data import Canvas, Glyph, Scene, bend, draw_blobs, draw_shapes, scatter
 from engine.exits import UserError
 
 if TYPE_CHECKING:  # what is slow to import is imported where it is used: --help answers at once
@@ -140,10 +140,13 @@ def read_digits() -> "Iterator[tuple[str, str, Image.Image]]":
         yield ("train" if index % 5 else "test", str(label), Image.fromarray(image))
 
 
-def draw_canvases(dataset: str, times: int = 1) -> Iterator[Canvas]:
+def draw_canvases(dataset: str, times: int = 1, copies: int = 0) -> Iterator[Canvas]:
     """Yields canvases on which digits are scattered, a split's own, or, for "fake", shapes.
 
-    Of digits, there are so many times a thousand canvases to train on; the first are the same.
+    Args:
+        dataset: "digits" or "fake".
+        times: of digits, how many thousands of canvases there are to train on.
+        copies: of each digit to train on, how many are scattered with it, each one bent a little.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -156,6 +159,7 @@ def draw_canvases(dataset: str, times: int = 1) -> Iterator[Canvas]:
     glyphs: dict[str, list[Glyph]] = {"train": [], "test": []}
     for split, name, image in read_digits():
         glyphs[split].append((name, np.asarray(image)))
+    glyphs["train"] += bend(glyphs["train"], copies)
     canvases = DIGITS.canvases | {"train": times * DIGITS.canvases["train"]}
     return scatter(DIGITS._replace(canvases=canvases), glyphs)
 

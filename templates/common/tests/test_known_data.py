@@ -13,7 +13,7 @@ import torchvision.datasets
 from PIL import Image
 
 from engine import known_data
-from engine.drawn_data import BLOB_CLASSES, Canvas
+from engine.drawn_data import BLOB_CLASSES, SLANT, TURN, Canvas, bend
 from engine.exits import UserError
 
 
@@ -250,3 +250,18 @@ def test_digits_of_the_test_are_on_no_training_canvas(monkeypatch: pytest.Monkey
     drawn = list(known_data.draw_canvases("digits"))
     names = {(canvas.split, each.name) for canvas in drawn for each in canvas.objects}
     assert names == {("train", "1"), ("test", "2")}
+
+
+def test_bent_copies_are_what_was_bent_a_little() -> None:
+    ink = np.zeros((8, 8), np.uint8)
+    ink[1:7, 3:5] = 255  # an upright bar
+    bent = bend([("1", ink), ("one", ink)], copies=5)
+    assert [name for name, _ in bent] == 5 * ["1", "one"]
+    assert len({each.tobytes() for _, each in bent}) == 10
+    for _, each in bent:
+        rows, columns = (each > 127).nonzero()
+        side = len(each)
+        assert abs(rows.mean() - side / 2) < 2 > abs(columns.mean() - side / 2)
+        assert 0.7 < (each > 127).sum() / side**2 / (12 / 64) < 1.3
+        assert np.polyfit(rows, columns, 1)[0] == pytest.approx(0, abs=TURN + SLANT + 0.1)
+    assert bend([("1", ink)], copies=0) == []

@@ -43,8 +43,8 @@ def test_digits_are_classes_and_all_else_is_background(
     classes = (digits / "classes.txt").read_text().splitlines()
     assert classes == ["background", *map(str, range(10))]
     monkeypatch.setattr(known_data, "DIGITS", FEW)
-    canvases = list(known_data.draw_canvases("digits", times=4))
-    for split, count in (("train", 120), ("test", 20)):
+    canvases = list(known_data.draw_canvases("digits", times=5, copies=10))
+    for split, count in (("train", 150), ("test", 20)):
         own = [canvas for canvas in canvases if canvas.split == split]
         paths = sorted((digits / split / "masks").iterdir())
         assert len(paths) == len(own) == count
