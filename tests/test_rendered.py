@@ -17,9 +17,11 @@ pytestmark = pytest.mark.slow
 # What depends on a variant's weights and data. The rest of the attacks meets the engine alone.
 ATTACKS_ON_VARIANTS = ["kills", "small disk", "damage", "bad images"]
 
-# Of the tests in files that see a variant, those of processes around any network.
-OF_PROCESSES = [
+# Of the tests in files that see a variant, those of what is around any network.
+AROUND = [
+    "exit_status_is_right",
     "help_comes_without_torch",
+    "inductor",
     "killed_run_resumes",
     "missing_plotly",
     "run_goes_on_after_a_process_was_killed",
@@ -65,7 +67,7 @@ def test_its_own_tests_pass(project: Path, request: pytest.FixtureRequest) -> No
     """All of them, those of the engine for one variant; none is skipped but for want of a GPU."""
     is_first = request.node.callspec.params["project"] == VARIANTS[0]
     left_out = [] if is_first else [f"--ignore=tests/{name}" for name in names_of_engine_tests()]
-    left_out += [] if is_first else ["-k", f"not ({' or '.join(OF_PROCESSES)})"]
+    left_out += [] if is_first else ["-k", f"not ({' or '.join(AROUND)})"]
     output = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", *left_out)
     assert re.search(r"^\d+ passed", output, re.MULTILINE)
     skips = [line for line in output.splitlines() if line.startswith("SKIPPED")]

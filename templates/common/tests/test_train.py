@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,19 @@ def test_two_steps_leave_a_whole_run(
 # Dynamo hides this warning of its own from users, but not from a filter that raises.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.slow
-def test_compiled_model_trains(parse: Parse, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_model_trains(
+    parse: Parse, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is traced, and as torch's own compiler makes programs of that."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     main(parse("--max_steps=2", "--compile"))
     checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert not any("_orig_mod" in name for name in checkpoint["model"])
 
 
 def test_training_learns(parse: Parse, device: str, tmp_path: Path) -> None:
-    main(parse("--epochs=4", f"--device={device}"))
+    main(parse("--epochs=6", f"--device={device}"))
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line for line in lines if line["split"] == "train"]
     terms = losses[0].keys() - {"n_iter", "epoch", "split", "lr"}

@@ -1,3 +1,3 @@
 """A network that trains in no time, for the tests of all that is around it."""
 
-SMALL_NETWORK = ["--width=4"]
+SMALL_NETWORK = ["--width=12"]
