@@ -116,7 +116,9 @@ def judge(first: Mapping[str, Tensor], last: Mapping[str, Tensor], losses: list[
     texts = [f"{name} from {before:.4g} to {after:.4g}" for name, (before, after) in fell.items()]
     if len(losses) > 1:
         verdict = "losses that pull against one another need not fall: judge by the other terms"
-    elif (share := fell[losses[0]][1] / fell[losses[0]][0]) < LEARNED:
+    elif (before := fell[losses[0]][0]) <= 0:
+        verdict = "a loss that begins at 0 or below has no scale: judge by the other terms"
+    elif (share := fell[losses[0]][1] / before) < LEARNED:
         verdict = "it could learn the batch by heart"
     else:
         verdict = (

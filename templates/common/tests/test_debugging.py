@@ -84,3 +84,9 @@ def test_verdict_says_whether_it_could(last: float, losses: list[str], words: st
 def test_what_cannot_be_debugged_is_refused(parse: Parse, flags: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         main(parse(*flags))
+
+
+@pytest.mark.parametrize("first", [0.0, -1.0])
+def test_a_loss_without_a_scale_is_not_judged(first: float) -> None:
+    terms = {"one": torch.tensor([first])}
+    assert "has no scale" in debugging.judge(terms, {"one": torch.tensor([-5.0])}, ["one"])
