@@ -75,6 +75,17 @@ def test_code_is_named_by_its_commit_and_what_differs_from_it(repository: Path) 
     assert found["untracked"] == ["n\u00f6te.txt"]
 
 
+def test_a_repository_around_it_that_ignores_it_says_nothing_of_it(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / ".gitignore").write_text("demo/\n", encoding="utf-8")
+    (repository / "demo").mkdir()
+    (repository / "demo" / "train.py").touch()
+    monkeypatch.setattr(environment, "PROJECT", repository / "demo")
+    found = environment.describe(CPU, 0)
+    assert (found["commit"], found["diff"], found["untracked"]) == (None, None, None)
+
+
 def test_large_differences_are_cut_and_say_so(repository: Path) -> None:
     (repository / "train.py").write_text("x" * 10**6, encoding="utf-8")
     for number in range(environment.UNTRACKED + 1):
