@@ -6,6 +6,7 @@ in the targets, and more data will not help.
 profile: where does a step spend its time?
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from engine import distributed, loading
+from engine.exits import UserError
 from engine.options import PROFILED_STEPS
 
 LEARNED = 0.1  # of its first value: a loss that falls below was learned
@@ -65,6 +67,11 @@ def _overfit(trainer: Any) -> Iterator[None]:
 
 @contextmanager
 def _profile(trainer: Any) -> Iterator[None]:
+    if (steps := trainer.total_steps) < PROFILED_STEPS:
+        raise UserError(
+            f"--debug profile takes {PROFILED_STEPS} steps, and this run has {steps}: "
+            "raise --epochs, or lower --batch_size"
+        )
     folder = str(trainer.run_dir / "profile")
     watch, trainer.test_is_due = trainer.meter.watch, lambda: False
     waiting, warm_up = 2, 2
@@ -116,6 +123,8 @@ def judge(first: Mapping[str, Tensor], last: Mapping[str, Tensor], losses: list[
     texts = [f"{name} from {before:.4g} to {after:.4g}" for name, (before, after) in fell.items()]
     if len(losses) > 1:
         verdict = "losses that pull against one another need not fall: judge by the other terms"
+    elif not all(map(math.isfinite, fell[losses[0]])):
+        verdict = "the loss is not finite: try a lower --lr"
     elif (before := fell[losses[0]][0]) <= 0:
         verdict = "a loss that begins at 0 or below has no scale: judge by the other terms"
     elif (share := fell[losses[0]][1] / before) < LEARNED:

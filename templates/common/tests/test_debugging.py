@@ -63,7 +63,7 @@ def test_overfitting_sees_one_batch_again_and_again(
     [
         (0.1, ["one"], "it could learn the batch by heart"),
         (0.5, ["one"], "it could not, 25% of the loss is left: try another --lr"),
-        (float("nan"), ["one"], "it could not, nan% of the loss is left: try another --lr"),
+        (float("nan"), ["one"], "the loss is not finite: try a lower --lr"),
         (0.1, ["one", "two"], "judge by the other terms"),
     ],
 )
@@ -79,6 +79,10 @@ def test_verdict_says_whether_it_could(last: float, losses: list[str], words: st
     [
         (["--debug=overfit", "--resume"], "--debug is a short run of its own: leave --resume out"),
         (["--debug=profile", "--max_steps=3"], "--debug profile takes 10 steps: raise --max_steps"),
+        (
+            ["--debug=profile", "--epochs=1"],
+            "this run has 8: raise --epochs, or lower",
+        ),
     ],
 )
 def test_what_cannot_be_debugged_is_refused(parse: Parse, flags: list[str], words: str) -> None:
