@@ -76,11 +76,14 @@ class History:
         """Says whether the newest checkpoint is that of the last step."""
         if not self.checkpoint:
             return False
-        options = self.checkpoint["options"]
-        limit = options["max_steps"] or float("inf")
-        return bool(
-            self.checkpoint["epoch"] >= options["epochs"] or self.checkpoint["ended"] >= limit
-        )
+        limits = {name: self._limit(name) for name in ("epochs", "max_steps")}
+        done = {"epochs": self.checkpoint["epoch"], "max_steps": self.checkpoint["ended"]}
+        return any(0 < limits[name] <= done[name] for name in limits)
+
+    def _limit(self, name: str) -> int:
+        """Returns a flag of the last start, which may ask for more than the checkpoint's; or 0."""
+        text = self.options.get(name, "")
+        return int(text) if text.isdecimal() else int(self.checkpoint["options"][name] or 0)
 
     @property
     def last_step(self) -> int:
@@ -104,7 +107,7 @@ def read_history(folder: Path) -> History:
     return History(
         name=str(folder),
         options=_read_options(folder / "config.txt"),
-        lines=[_checked(line) for line in lines if isinstance(line.get("n_iter"), int)],
+        lines=[_checked(line) for line in lines if _has_place(line)],
         speeds=events.speeds,
         pictures=events.pictures,
         seconds=events.seconds,
@@ -124,6 +127,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             found.append(value)
     return found
+
+
+def _has_place(line: dict[str, Any]) -> bool:
+    return all(isinstance(line.get(name), int) for name in ("n_iter", "epoch"))
 
 
 def _checked(line: dict[str, Any]) -> dict[str, Any]:
@@ -149,13 +156,16 @@ def _read_options(path: Path) -> dict[str, str]:
 
 
 def _read_newest(folder: Path) -> dict[str, Any]:
-    """Returns what the newest good checkpoint says, without what decides the next step."""
-    for path in [folder / "last.pt", *sorted(folder.glob("step_*.pt"), reverse=True)]:
+    """Returns what the newest good checkpoint says, without the weights.
+
+    As at a resume, last.pt counts last: a kill may have come before it was named anew.
+    """
+    for path in [*sorted(folder.glob("step_*.pt"), reverse=True), folder / "last.pt"]:
         try:
             checkpoint = read_checkpoint(path)
-        except (OSError, UserError):
+            return {name: checkpoint[name] for name in KEPT}
+        except (OSError, UserError, KeyError):
             continue
-        return {name: checkpoint[name] for name in KEPT}
     return {}
 
 
@@ -171,8 +181,14 @@ class _Events:
         self.pictures: dict[str, list[Picture]] = {}
         self.seconds = 0.0
         for path in sorted(folder.glob("events*")):  # their names begin with the time
-            times = [self._read(event) for event in LegacyEventFileLoader(str(path)).Load()]
+            try:
+                times = [self._read(event) for event in LegacyEventFileLoader(str(path)).Load()]
+            except OSError:
+                continue
             self.seconds += max(times, default=0.0) - min(times, default=0.0)
+        self.pictures = {
+            name: pictures[-LAST_PICTURES:] for name, pictures in self.pictures.items() if pictures
+        }
 
     def _read(self, event: Any) -> float:
         """Takes an event, and returns its time."""
@@ -182,7 +198,6 @@ class _Events:
             if value.HasField("image"):
                 pictures = self.pictures.setdefault(value.tag, [])
                 pictures.append(Picture(event.step, value.image.encoded_image_string))
-                del pictures[:-LAST_PICTURES]
             elif value.tag.startswith("speed/"):
                 speeds = self.speeds.setdefault(value.tag.removeprefix("speed/"), [])
                 speeds.append(Point(event.step, value.simple_value))

@@ -70,7 +70,8 @@ def _summary(run: History, best_metric: str) -> str:
     for name, points in run.speeds.items():
         if points:
             middle = statistics.median(point.value for point in points)
-            shown = f"{middle:.0%}" if name == "efficiency" else f"{middle:,.0f}"
+            whole = f"{middle:,.0f}" if middle >= 10 else f"{middle:.3g}"
+            shown = f"{middle:.0%}" if name == "efficiency" else whole
             tiles.append(_tile(name, shown, "median"))
     count = len(run.starts)
     starts = f"in {count} start{'' if count == 1 else 's'}"
@@ -136,7 +137,7 @@ def _speeds(runs: Sequence[History]) -> str:
     names = dict.fromkeys(name for run in runs for name in run.speeds)
     for number, name in enumerate(names):
         curves = _one_each(runs, name, [run.speeds.get(name, []) for run in runs])
-        y_format = ".0%" if name == "efficiency" else ",d"
+        y_format = ".0%" if name == "efficiency" else ","
         plots.append(_card(name, plot(curves, f"speed-{number}", y_format, from_zero=True)))
     return _section("Learning rate and speed by step", _plots(plots)) if plots else ""
 
@@ -216,6 +217,8 @@ def _options(runs: Sequence[History]) -> str:
 def _table(rows: Sequence[tuple[str, Sequence[Any]]], heads: Sequence[str] = ()) -> str:
     """Returns a table: a name, and a value for each run."""
     lines = []
+    if not rows:
+        return ""
     if len(heads) > 1:
         cells = "".join(f"<th>{_text(head)}</th>" for head in heads)
         lines.append(f"<thead><tr><th></th>{cells}</tr></thead>\n")

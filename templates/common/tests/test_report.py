@@ -5,6 +5,7 @@ import html
 import io
 import json
 import os
+import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from conftest import Parse, command, run
 from PIL import Image
 
+from engine.checkpoint import read_checkpoint, write_checkpoint
 from engine.exits import UserError
 from engine.history import LAST_PICTURES, Point, read_history
 from engine.record import Record
@@ -163,6 +165,7 @@ def test_later_start_overrides_what_it_does_anew(parse: Parse, tmp_path: Path) -
     efficiency = [0.25] * 3 + [0.75] * 2
     assert history.speeds["efficiency"] == list(zip(range(1, 6), efficiency, strict=True))
     assert history.curve("train", "loss")[2:] == [(3, 1.0), (4, 0.5), (5, 0.5)]
+    assert [each.n_iter for each in history.pictures["test/images"]] == [2, 3, 5]
     last = history.pictures["test/images"][-1]
     assert (last.n_iter, Image.open(io.BytesIO(last.content)).getextrema()[0]) == (5, (255, 255))
     assert [start["n_iter"] for start in history.starts] == [0, 3]
@@ -194,6 +197,38 @@ def test_run_that_has_only_begun_has_a_report(record_run: Path, tmp_path: Path) 
     for name in ("config.txt", "environment.jsonl"):
         (record_run / name).unlink()
     assert "not finishedstep 0" in write(tmp_path / "empty.html", record_run).text
+
+
+def test_what_cannot_be_read_is_left_out(record_run: Path, tmp_path: Path) -> None:
+    text = write(tmp_path / "page.html", record_run).text
+    with (record_run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"n_iter": 2, "split": "test"}\n')  # of no epoch
+    (record_run / "events.out.tfevents.9").mkdir()
+    (record_run / "checkpoints").mkdir()
+    write_checkpoint({"model": {}}, record_run / "checkpoints" / "last.pt")  # of older days
+    assert write(tmp_path / "again.html", record_run).text == text
+    (record_run / "environment.jsonl").write_text("{}\n", encoding="utf-8")
+    assert "in 1 start" in write(tmp_path / "last.html", record_run).text
+
+
+def test_state_is_that_of_the_newest_checkpoint_and_the_last_flags(
+    trained: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained.parent.parent, tmp_path / "run")
+    finished = write(tmp_path / "page.html", folder).text
+    state = read_checkpoint(trained.with_name("last.pt")) | {"n_iter": 999}
+    write_checkpoint(state, folder / "checkpoints" / "step_00000999.pt")
+    assert "finishedstep 9992 of 2 epochs" in write(tmp_path / "newer.html", folder).text
+    assert "not finished" not in finished
+    config = folder / "config.txt"
+    config.write_text(config.read_text().replace("epochs: 2", "epochs: 4"))
+    assert "not finishedstep 9992 of 4 epochs" in write(tmp_path / "longer.html", folder).text
+
+
+def test_speeds_of_slow_models_have_digits(record_run: Path, parse: Parse, tmp_path: Path) -> None:
+    with Record(record_run, parse(), 1, 0) as record:
+        record.scalars("train", 2, 0, {"loss": 1.0}, {"images/s": 0.25})
+    assert "images/s0.25median" in write(tmp_path / "page.html", record_run).text
 
 
 def test_long_curves_are_thinned(tmp_path: Path) -> None:
