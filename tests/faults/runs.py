@@ -15,7 +15,8 @@ from victim import Fault, Victim
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
 
 SMALL = ["--device=cpu", "--img_size=32", "--batch_size=32", "--log_every=1", "--warmup=3"]
-COMPARED = ("model", "optimizers", "schedulers", "scaler", "ema", "epoch", "batch", "n_iter")
+COMPARED = ("model", "optimizers", "schedulers", "scaler", "ema", "best")
+COMPARED += ("epoch", "batch", "n_iter", "ended")
 
 
 class AttackError(Exception):
@@ -67,7 +68,11 @@ class Range:
 
 
 def expect(victim: Victim, status: int, expected: int, words: str = "") -> str:
-    """Returns what is on stderr; raises AttackError for another status, or words that lack."""
+    """Returns what is on stderr.
+
+    Raises:
+        AttackError: the status is another, the words are missing, or there is a traceback.
+    """
     errors = victim.output(2)
     if status != expected or words not in errors or "Traceback" in errors:
         raise AttackError(f"status {status}, not {expected} ({words}): {errors.strip()[-2000:]}")

@@ -246,6 +246,8 @@ def _name_also(path: Path, name: Path) -> None:
         temporary.hardlink_to(path)
     except OSError:  # not every file system has hard links
         shutil.copyfile(path, temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
     temporary.replace(name)
     _sync_folder(name.parent)
 
