@@ -45,6 +45,7 @@ lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m mypy hooks/*.py tests benchmarks docs
+	@test -n "$(VARIANTS)" || { echo "$(PYTHON) lists no variants: name one that runs by PYTHON="; exit 2; }
 	for variant in $(VARIANTS); do \
 		common=templates/common; \
 		test $$variant = classifier || common="$(ANYWHERE)"; \

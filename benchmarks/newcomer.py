@@ -9,7 +9,10 @@ of this repository's last commit. How fast packages arrive is the network's affa
 until the environment stands are given by themselves.
 """
 
+import contextlib
 import os
+import shlex
+import signal
 import subprocess
 import tempfile
 import time
@@ -41,13 +44,17 @@ def time_until(command: Sequence[str], folder: Path, words: Sequence[str]) -> li
     ) as process:
         assert process.stdout is not None
         printed = []
-        for line in process.stdout:
-            printed.append(line)
-            if words[len(seconds)] in line:
-                seconds.append(time.perf_counter() - started)
-                if len(seconds) == len(words):
-                    os.killpg(process.pid, 15)
-                    return seconds
+        try:
+            for line in process.stdout:
+                printed.append(line)
+                if words[len(seconds)] in line:
+                    seconds.append(time.perf_counter() - started)
+                    if len(seconds) == len(words):
+                        return seconds
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.stdout.read()  # until the last of its processes has ended
     raise RuntimeError("".join(printed[-20:]))
 
 
@@ -56,12 +63,12 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        demo = f"git clone --quiet {ROOT} clone && make -C clone demo"
+        demo = f"git clone --quiet {shlex.quote(str(ROOT))} clone && make -C clone demo"
         shell = ["bash", "-c", demo]
         ready, first = time_until(shell, folder, ["touch .venv/ready", FIRST_ACCURACY])
         print(f"git clone to the first accuracy      {first:6.1f} s")
         print(f"  of these, until packages are there {ready:6.1f} s")
-        programs = folder / "clone" / ".venv" / "bin"
+        programs = shlex.quote(str(folder / "clone" / ".venv" / "bin"))
         steps = (
             f"{programs}/cookiecutter clone --no-input project_slug=first && cd first && "
             f"{programs}/python prepare_data.py && {programs}/python train.py --log_every 1"

@@ -77,7 +77,10 @@ def draw_shapes() -> list[Glyph]:
 
 
 def bend(glyphs: Sequence[Glyph], copies: int) -> list[Glyph]:
-    """Returns copies of each glyph, turned, slanted, and made wider or narrower, a little."""
+    """Returns copies of each glyph, turned, slanted, and made wider or narrower, a little.
+
+    What is then beyond the square is cut off: a few hundredths of the ink.
+    """
     import numpy as np
     from PIL import Image
 
