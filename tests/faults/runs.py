@@ -15,8 +15,18 @@ from victim import Fault, Victim
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
 
 SMALL = ["--device=cpu", "--img_size=32", "--batch_size=32", "--log_every=1", "--warmup=3"]
-COMPARED = ("model", "optimizers", "schedulers", "scaler", "ema", "best")
-COMPARED += ("epoch", "batch", "n_iter", "ended")
+COMPARED = [
+    "model",
+    "optimizers",
+    "schedulers",
+    "scaler",
+    "ema",
+    "best",
+    "epoch",
+    "batch",
+    "n_iter",
+    "ended",
+]
 
 
 class AttackError(Exception):
