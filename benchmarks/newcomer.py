@@ -26,15 +26,15 @@ FIRST_ACCURACY = "test after epoch 1"
 FIRST_STEP = "epoch 1, step 1:"
 
 
-def time_until(command: Sequence[str], folder: Path, words: Sequence[str]) -> list[float]:
-    """Returns the seconds until a command prints each of some words; then ends it.
+def time_until(command: str, folder: Path, words: Sequence[str]) -> list[float]:
+    """Returns the seconds until a line of shell prints each of some words; then ends it.
 
     Raises:
         RuntimeError: it ended before it printed them all.
     """
     started, seconds = time.perf_counter(), list[float]()
     with subprocess.Popen(
-        command,
+        ["bash", "-c", command],
         cwd=folder,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -64,8 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         demo = f"git clone --quiet {shlex.quote(str(ROOT))} clone && make -C clone demo"
-        shell = ["bash", "-c", demo]
-        ready, first = time_until(shell, folder, ["touch .venv/ready", FIRST_ACCURACY])
+        ready, first = time_until(demo, folder, ["touch .venv/ready", FIRST_ACCURACY])
         print(f"git clone to the first accuracy      {first:6.1f} s")
         print(f"  of these, until packages are there {ready:6.1f} s")
         programs = shlex.quote(str(folder / "clone" / ".venv" / "bin"))
@@ -73,7 +72,7 @@ def main() -> None:
             f"{programs}/cookiecutter clone --no-input project_slug=first && cd first && "
             f"{programs}/python prepare_data.py && {programs}/python train.py --log_every 1"
         )
-        (first,) = time_until(["bash", "-c", steps], folder, [FIRST_STEP])
+        (first,) = time_until(steps, folder, [FIRST_STEP])
         print(f"cookiecutter to the first step       {first:6.1f} s")
 
 

@@ -30,7 +30,7 @@ VOC_OBJECTS = (
     "person pottedplant sheep sofa train tvmonitor"
 )
 PET_CLASSES = ["background", "pet"]
-# Of the 1,438 digits to train on, seen again and again, a network learns each one by heart.
+# Of the 1,437 digits to train on, seen again and again, a network learns each one by heart.
 THOUSANDS = 5  # of canvases
 COPIES = 10  # of each digit, bent a little
 

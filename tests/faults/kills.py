@@ -69,11 +69,8 @@ def every_operation(place: Range, draw: random.Random, count: int) -> Iterator[s
         run = place.new("operations")
         fault = partial(watch, run, first=number, half=half)
         victim = place.start(run, *SAVES, fault=fault)
-        status = victim.wait()
-        if status != -signal.SIGKILL:
-            if status is None:
-                victim.kill()
-            raise AttackError(f"operation {number} was never reached: status {status}")
+        if victim.end() != -signal.SIGKILL:
+            raise AttackError(f"operation {number} was never reached")
         expect_whole_files(run)
         place.finish(run, *SAVES)
         if list((run / "checkpoints").glob("*.tmp")):

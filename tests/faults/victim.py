@@ -25,6 +25,7 @@ import torchmetrics.classification  # noqa: F401  # for the forks
 import torchvision.transforms.v2  # noqa: F401  # for the forks
 
 TIME_LIMIT = 90.0  # seconds; a victim that lives longer hangs
+HANGS = -256  # in place of an exit status; no signal has this number
 
 Fault = Callable[[], None]  # called in the fork, before train.py runs
 
@@ -82,11 +83,11 @@ class Victim:
         return None
 
     def end(self) -> int:
-        """Waits for the end within the time limit; returns the exit status, or -9 for a hang."""
+        """Waits for the end within the time limit; returns the exit status, or HANGS."""
         status = self.wait()
         if status is None:
             self.kill()
-            return -signal.SIGKILL
+            return HANGS
         return status
 
     def kill(self) -> None:

@@ -74,7 +74,7 @@ class Checkpoints:
             first()
             write_checkpoint(state, path)
             self._name(path, state)
-            for old in self._steps()[: -self.keep]:
+            for old in sorted(self.folder.glob("step_*.pt"))[: -self.keep]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             line = f"{path} is not saved: {error.strerror}"
@@ -102,8 +102,7 @@ class Checkpoints:
 
     def newest(self) -> dict[str, Any] | None:
         """Returns the newest good checkpoint, naming on stderr those passed over; None if none."""
-        last = self.folder / "last.pt"
-        for path in [*reversed(self._steps()), last]:
+        for path in newest_first(self.folder):
             try:
                 state = read_checkpoint(path)
             except FileNotFoundError:
@@ -113,14 +112,16 @@ class Checkpoints:
             except OSError as error:
                 print(f"{path} cannot be read ({error.strerror}): passed over", file=sys.stderr)
             else:
-                if path != last:
+                if path.name != "last.pt":
                     with suppress(OSError):  # a kill may have come before its names
                         self._name(path, state)
                 return state
         return None
 
-    def _steps(self) -> list[Path]:
-        return sorted(self.folder.glob("step_*.pt"))
+
+def newest_first(folder: Path) -> list[Path]:
+    """Lists a run's checkpoints, last.pt last: a kill may have come before it was renewed."""
+    return [*sorted(folder.glob("step_*.pt"), reverse=True), folder / "last.pt"]
 
 
 def copy_to_cpu(state: Any) -> Any:

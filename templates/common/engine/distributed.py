@@ -249,8 +249,7 @@ class SplitNetwork(nn.DataParallel[nn.Module]):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        # torch gives the two no types.
-        # torch leaves both unannotated.
+        # torch leaves both without annotations.
         self.register_state_dict_post_hook(_drop_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_add_prefix)  # type: ignore[no-untyped-call]
 

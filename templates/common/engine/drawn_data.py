@@ -13,9 +13,9 @@ BLOB_SIDE = 32  # of an image, in pixels
 BLOB_IMAGES = {"train": 64, "test": 16}  # per class
 SEEN = 0.8  # share of an object that those drawn after it leave to be seen, at least
 BENT = 4  # times as large as a glyph is a copy that is bent, so that its curves stay smooth
-TURN = 0.2  # radians, at most, as are these
-SLANT = 0.2  # columns a row
-WIDER = 0.1  # share of its width, or of its height
+TURN = 0.2  # radians, at most, by which it is turned
+SLANT = 0.2  # columns a row, at most
+WIDER = 0.1  # share of its width, or of its height, at most
 TRIES = 20  # places that are tried for an object, before there is one object less
 
 Glyph = tuple[str, "NDArray[np.uint8]"]  # a class, and its ink from 0 to 255, in a small square

@@ -65,10 +65,12 @@ def describe(options: argparse.Namespace, n_iter: int) -> dict[str, Any]:
         "processes": world_size,
         "device": lambda: str(pick_device(options.device)),
         "gpu": lambda: _gpu(pick_device(options.device)),
-        "commit": _commit,
+        "commit": lambda: git("rev-parse", "HEAD").decode().strip(),
         "diff": _diff,
         "untracked": _untracked,
     }
+    if not _is_known():
+        facts |= dict.fromkeys(("commit", "diff", "untracked"), lambda: None)
     found = {}
     for name, find in facts.items():
         try:
@@ -109,20 +111,16 @@ def git(*arguments: str) -> bytes:
         return output.read(DIFF_BYTES + 1)
 
 
-def _commit() -> str:
-    """Returns the commit that holds the project."""
-    _expect_known()
-    return git("rev-parse", "HEAD").decode().strip()
-
-
-def _expect_known() -> None:
-    """Raises SubprocessError where a repository is around the project, and knows no file of it."""
-    git("ls-files", "--error-unmatch", "--", ".")
+def _is_known() -> bool:
+    """Says whether git knows a file of the project; a repository around it need not."""
+    try:
+        return bool(git("ls-files", "--", "."))
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def _diff() -> str:
     """Returns how the project's files differ from the commit; nothing where they do not."""
-    _expect_known()
     diff = git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD", "--", ".")
     text = diff[:DIFF_BYTES].decode(errors="replace")
     if len(diff) > DIFF_BYTES:
@@ -132,7 +130,6 @@ def _diff() -> str:
 
 def _untracked() -> list[str]:
     """Names files of the project that git does not know and is not told to ignore."""
-    _expect_known()
     listed = git("ls-files", "--others", "--exclude-standard", "-z").decode(errors="replace")
     names = [name for name in listed.split("\0") if name]
     return [*names[:UNTRACKED], "..."] if len(names) > UNTRACKED else names

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-from engine.checkpoint import read_checkpoint
+from engine.checkpoint import newest_first, read_checkpoint
 from engine.environment import FILENAME
 from engine.exits import UserError
 
@@ -76,9 +76,8 @@ class History:
         """Says whether the newest checkpoint is that of the last step."""
         if not self.checkpoint:
             return False
-        limits = {name: self._limit(name) for name in ("epochs", "max_steps")}
         done = {"epochs": self.checkpoint["epoch"], "max_steps": self.checkpoint["ended"]}
-        return any(0 < limits[name] <= done[name] for name in limits)
+        return any(0 < self._limit(name) <= count for name, count in done.items())
 
     def _limit(self, name: str) -> int:
         """Returns a flag of the last start, which may ask for more than the checkpoint's; or 0."""
@@ -156,11 +155,8 @@ def _read_options(path: Path) -> dict[str, str]:
 
 
 def _read_newest(folder: Path) -> dict[str, Any]:
-    """Returns what the newest good checkpoint says, without the weights.
-
-    As at a resume, last.pt counts last: a kill may have come before it was named anew.
-    """
-    for path in [*sorted(folder.glob("step_*.pt"), reverse=True), folder / "last.pt"]:
+    """Returns what the newest good checkpoint says, without the weights."""
+    for path in newest_first(folder):
         try:
             checkpoint = read_checkpoint(path)
             return {name: checkpoint[name] for name in KEPT}

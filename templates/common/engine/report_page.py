@@ -70,9 +70,7 @@ def _summary(run: History, best_metric: str) -> str:
     for name, points in run.speeds.items():
         if points:
             middle = statistics.median(point.value for point in points)
-            whole = f"{middle:,.0f}" if middle >= 10 else f"{middle:.3g}"
-            shown = f"{middle:.0%}" if name == "efficiency" else whole
-            tiles.append(_tile(name, shown, "median"))
+            tiles.append(_tile(name, _speed(name, middle), "median"))
     count = len(run.starts)
     starts = f"in {count} start{'' if count == 1 else 's'}"
     tiles.append(_tile("time", str(timedelta(seconds=round(run.seconds))), starts))
@@ -80,6 +78,12 @@ def _summary(run: History, best_metric: str) -> str:
         classes = f"{len(run.checkpoint['classes'])} classes" if run.checkpoint["classes"] else ""
         tiles.append(_tile("training data", run.checkpoint["fingerprint"][:DIGEST], classes))
     return f'<div class="tiles">\n{"".join(tiles)}</div>'
+
+
+def _speed(name: str, value: float) -> str:
+    if name == "efficiency":
+        return f"{value:.0%}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def _tile(label: str, value: str, note: str) -> str:
@@ -216,9 +220,9 @@ def _options(runs: Sequence[History]) -> str:
 
 def _table(rows: Sequence[tuple[str, Sequence[Any]]], heads: Sequence[str] = ()) -> str:
     """Returns a table: a name, and a value for each run."""
-    lines = []
     if not rows:
         return ""
+    lines = []
     if len(heads) > 1:
         cells = "".join(f"<th>{_text(head)}</th>" for head in heads)
         lines.append(f"<thead><tr><th></th>{cells}</tr></thead>\n")

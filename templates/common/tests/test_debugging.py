@@ -79,10 +79,7 @@ def test_verdict_says_whether_it_could(last: float, losses: list[str], words: st
     [
         (["--debug=overfit", "--resume"], "--debug is a short run of its own: leave --resume out"),
         (["--debug=profile", "--max_steps=3"], "--debug profile takes 10 steps: raise --max_steps"),
-        (
-            ["--debug=profile", "--epochs=1"],
-            "this run has 8: raise --epochs, or lower",
-        ),
+        (["--debug=profile", "--epochs=1"], "this run has 8: raise --epochs, or lower"),
     ],
 )
 def test_what_cannot_be_debugged_is_refused(parse: Parse, flags: list[str], words: str) -> None:
