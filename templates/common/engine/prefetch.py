@@ -1,6 +1,8 @@
 """`BackgroundGenerator`, made safe: batches are prepared ahead while the model computes."""
 
+import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import methodcaller
 from types import TracebackType
 from typing import Any
@@ -40,7 +42,7 @@ class BackgroundBatches:
 
     def __enter__(self) -> "BackgroundBatches":
         # The workers start here, in the main thread, where torch can watch over them.
-        with hold_signals():
+        with hold_signals(), garbage_left_alone():
             self._iterator = iter(self.loader)
         if self.device.type == "cpu" and not self.ahead:
             self._batches = self._iterator  # nothing to move, and nothing to hide
@@ -102,6 +104,20 @@ class BackgroundBatches:
             computing.wait_event(copied)
             map_tensors(methodcaller("record_stream", computing), batch)
             yield batch
+
+
+@contextmanager
+def garbage_left_alone() -> Iterator[None]:
+    """Has the processes that are forked in the block never collect the garbage of this one.
+
+    A tensor on a GPU may be among it, held by a reference cycle; to free that ends a worker, which
+    has no GPU.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def end_workers(iterator: Any) -> None:

@@ -1,5 +1,6 @@
 """Batches ahead of time: whole, in order, and nothing left behind however the loop ends."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -173,3 +174,31 @@ def test_worker_survives_a_signal_at_its_start() -> None:
     loader = DataLoader(Numbers(), num_workers=1, worker_init_fn=meet_a_signal_first)
     with BackgroundBatches(loader, CPU, 2) as batches:
         assert [int(batch) for batch in batches] == list(range(12))
+
+
+class NotForWorkers:
+    """Like a tensor on a GPU that a reference cycle holds: ends the worker that frees it."""
+
+    def __init__(self) -> None:
+        self.itself, self.owner = self, os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.owner:
+            os._exit(1)
+
+
+def collect_garbage(worker: int) -> None:
+    gc.collect()
+    ignore_signals(worker)
+
+
+def test_worker_leaves_garbage_alone() -> None:
+    loader = DataLoader(Numbers(), num_workers=1, worker_init_fn=collect_garbage)
+    gc.disable()
+    try:
+        NotForWorkers()
+        with BackgroundBatches(loader, CPU, 2) as batches:
+            assert [int(batch) for batch in batches] == list(range(12))
+    finally:
+        gc.enable()
+    assert not gc.get_freeze_count()
