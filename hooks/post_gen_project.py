@@ -29,8 +29,8 @@ MODEL: str = ANSWERS["model_module"]
 FILES = """
 .cookiecutter.json .github/dependabot.yml .github/workflows/tests.yml .gitignore
 .pre-commit-config.yaml .vscode/extensions.json .vscode/launch.json .vscode/settings.json AGENTS.md
-CITATION.cff LICENSE README.md data.py engine/__init__.py engine/augment.py engine/cache.py
-engine/checking.py engine/checkpoint.py engine/debugging.py engine/distributed.py
+CITATION.cff LICENSE README.md data.py engine/__init__.py engine/augment.py engine/average.py
+engine/cache.py engine/checking.py engine/checkpoint.py engine/debugging.py engine/distributed.py
 engine/divergence.py engine/drawn_data.py engine/environment.py engine/evaluation.py
 engine/exits.py engine/export.py engine/files.py engine/history.py engine/images.py
 engine/known_data.py engine/loading.py engine/lock.py engine/memory.py engine/options.py
@@ -48,7 +48,8 @@ tests/test_guide.py tests/test_images.py tests/test_known_data.py tests/test_lay
 tests/test_loading.py tests/test_losses.py tests/test_memory.py tests/test_model.py
 tests/test_networks.py tests/test_notebook.py tests/test_ops.py tests/test_parallel.py
 tests/test_predict.py tests/test_prefetch.py tests/test_prepare_data.py tests/test_record.py
-tests/test_report.py tests/test_resume.py tests/test_scripts.py tests/test_train.py train.py
+tests/test_report.py tests/test_resume.py tests/test_scripts.py tests/test_train.py
+tests/test_waits.py train.py
 """.split()
 EXTRA_FILES = {
     "detector": """

@@ -37,19 +37,19 @@ small tensorboard tensorboardX test test_annotations test_augment test_cache tes
 test_cuda test_data test_debugging test_distributed test_divergence test_engine test_environment
 test_exits test_files test_guide test_images test_known_data test_layers test_loading test_losses
 test_memory test_model test_networks test_notebook test_ops test_parallel test_predict
-test_prefetch test_prepare_data test_record test_report test_resume test_scripts test_train tests
-torch torchmetrics torchvision tqdm train
+test_prefetch test_prepare_data test_record test_report test_resume test_scripts test_train
+test_waits tests torch torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
 Any BEST BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkpoints Clock Curve
 DeferredStepGuard Definition DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter
 Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk HTMLParser Half History Image
-ImageStore LossWindow Malicious MaskStore MemoryCache MetricCollection Namespace NoCache Numbers
-OPTIONS Page Parse Parser Path Picture Point PreemptedError Project READABLE Record Replicas
-ReplicatedNetwork ResumableBatchSampler Rows Rule RunLock Scene SeededDataset Source SplitNetwork
-StepGuard StepSchedule StopRequest Tensor TestFileList TestListing TestReadImage Trainer
-TrainingLoader TrainingState UserError
+ImageStore LossWindow Malicious MaskStore MemoryCache MetricCollection MovingAverage Namespace
+NoCache NotForWorkers Numbers OPTIONS Page Parse Parser Path Picture Point PreemptedError Project
+READABLE Record Replicas ReplicatedNetwork ResumableBatchSampler Rows Rule RunLock Scene
+SeededDataset Source SplitNetwork StepGuard StepSchedule StopRequest Tensor TestFileList
+TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),
     "classifier": """
 Adam Any Augmentation CLASSES ClassificationLoss ConvBlock GREEN ImageFolder MeanMetric

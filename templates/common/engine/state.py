@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from engine import TEMPLATE_VERSION
+from engine.average import MovingAverage
 from engine.checkpoint import copy_to_cpu
 from engine.distributed import amp_dtype, world_size
 from engine.divergence import DeferredStepGuard, StepGuard
@@ -73,10 +73,7 @@ class TrainingState:
         # What each batch adds to a loss's gradient: its share of the virtual batch, or all of it.
         count = options.accumulate
         self.share = torch.tensor(1 / count, device=device) if count > 1 else None
-        self.ema: AveragedModel | None = None
-        if options.ema:
-            average = get_ema_multi_avg_fn(options.ema)
-            self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        self.ema = MovingAverage(model, options.ema) if options.ema else None
         is_scaled = self.scaler.is_enabled()
         names = model.state_dict().keys()  # others are constants
         buffers = [each for name, each in model.named_buffers() if name in names]
