@@ -3,38 +3,44 @@
 
     python benchmarks/on_cuda.py               # minutes; or `make cuda`
     python benchmarks/on_cuda.py --variant gan # this variant alone
+    python benchmarks/on_cuda.py --part speed  # or tests
 
-Each variant is rendered, its tests marked `cuda` run, and its train.py is timed on made-up data
-with each set of flags. What is printed is also written to benchmarks/results/, under date and
-device. (Called cuda.py, this file would be imported in the place of NVIDIA's package of that name.)
+Each variant is rendered, its tests marked `cuda` run, and runs on the GPU are killed and stopped;
+then train.py is timed on made-up data with each set of flags. What is printed is also written to
+benchmarks/results/, under date, device and part. (Called cuda.py, this file would be imported in
+the place of NVIDIA's package of that name.)
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import torch
-from rendered import TEMPLATE, render, shown_speeds
+from rendered import TEMPLATE, render, shown
 from summaries import describe_machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 VARIANTS: list[str] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))["variant"]
-FLAGS = ["--device=cuda", "--epochs=40", "--log_every=20", "--picture_every=0", "--save_every=0"]
-FLAGS += ["--test_every=99", "--batch_size=64", "--img_size=64"]
+FLAGS = ["--device=cuda", "--epochs=50", "--log_every=10", "--picture_every=0", "--save_every=0"]
+FLAGS += ["--test_every=99", "--batch_size=64", "--img_size=128"]
 CASES = {
     "defaults": [],
-    "an optimizer's step in many kernels": ["--no-fused"],
-    "TF32 everywhere": ["--tf32"],
-    "mixed precision": ["--amp"],
-    "mixed precision, channels last": ["--amp", "--channels_last"],
-    "mixed precision, channels last, compiled": ["--amp", "--channels_last", "--compile"],
+    "--amp --channels_last": ["--amp", "--channels_last"],
+    "--amp": ["--amp"],
+    "--tf32": ["--tf32"],
+    "--no-fused": ["--no-fused"],
+    "--amp --channels_last --compile": ["--amp", "--channels_last", "--compile"],
 }
-WARM = 0.5  # share of the logs that are passed over: algorithms are chosen, models compiled
+TESTS = ["-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider"]
+ATTACK = ["tests/faults/attack.py", "--device=cuda", "--short", "--only", "kills", "signals"]
 
 
 def main() -> None:
@@ -42,44 +48,63 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--variant", choices=VARIANTS, help="default: all of them")
+    parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=VARIANTS)
+    parser.add_argument("--part", choices=PARTS, help="default: one after the other")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("there is no CUDA device here: nothing was measured")
-    name = torch.cuda.get_device_name()
+    os.environ["OMP_NUM_THREADS"] = "1"  # the tests run side by side
     RESULTS.mkdir(exist_ok=True)
-    machine = describe_machine() | {"device": name, "cuda": torch.version.cuda}
-    path = RESULTS / f"{machine['date'][:10]}-{name.replace(' ', '-')}.txt"
-    with path.open("w", encoding="utf-8") as file:
+    name = torch.cuda.get_device_name()
+    machine = describe_machine() | {"threads": 1, "device": name, "cuda": torch.version.cuda}
+    with tempfile.TemporaryDirectory() as folder:
+        projects = {name: render(Path(folder) / name, name) for name in arguments.variant}
+        for part in [arguments.part] if arguments.part else PARTS:
+            path = RESULTS / f"{machine['date'][:10]}-{name.replace(' ', '-')}-{part}.txt"
+            with path.open("w", encoding="utf-8") as file:
 
-        def say(line: str) -> None:
-            print(line, flush=True)
-            file.write(f"{line}\n")
+                def say(line: str, file: TextIO = file) -> None:
+                    print(line, flush=True)
+                    print(line, file=file, flush=True)
 
-        say(", ".join(f"{key} {value}" for key, value in machine.items()))
-        for variant in [arguments.variant] if arguments.variant else VARIANTS:
-            say(f"\n{variant}")
-            with tempfile.TemporaryDirectory() as folder:
-                measure(variant, Path(folder), say)
-    print(f"\nwritten to {path}")
+                say(", ".join(f"{key} {value}" for key, value in machine.items()))
+                PARTS[part](projects, say)
+            print(f"\nwritten to {path}\n")
 
 
-def measure(variant: str, folder: Path, say: Callable[[str], None]) -> None:
-    """Renders a variant, runs its tests on the GPU, and times it."""
-    project = render(folder / "project", variant)
-    tests = run(project, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider")
-    say(f"  pytest -m cuda: {tests.stdout.strip().splitlines()[-1]}")
-    if tests.returncode:
-        say(tests.stdout + tests.stderr)
-    run(project, "prepare_data.py", "--dataset=fake")
+def test(projects: Mapping[str, Path], say: Callable[[str], None]) -> None:
+    """Runs the tests and the attacks of all variants at once."""
+    with ThreadPoolExecutor(2 * len(projects)) as pool:
+        tests = pool.map(lambda each: run(each, *TESTS), projects.values())
+        attacks = pool.map(lambda each: run(TEMPLATE, *ATTACK, "--variant", each), projects)
+        for variant, tested, attacked in zip(projects, tests, attacks, strict=True):
+            say(f"\n{variant}\npytest -m cuda: {tested.stdout.strip().splitlines()[-1]}")
+            say(attacked.stdout.strip())
+            if tested.returncode or attacked.returncode:
+                say(tested.stdout + tested.stderr + attacked.stderr)
+
+
+def time(projects: Mapping[str, Path], say: Callable[[str], None]) -> None:
+    """Times the trainings: images/s, and compute efficiency."""
+    say("".join(f"{title:<18}" for title in ("", "", *projects)).rstrip())
+    for project in projects.values():
+        run(project, "prepare_data.py", "--dataset=fake")
     for number, (case, flags) in enumerate(CASES.items()):
-        done = run(project, "train.py", f"--run_dir=runs/{number}", *FLAGS, *flags)
-        speeds = shown_speeds(done.stdout)
-        if done.returncode or not speeds:
-            say(f"  {case:<42}failed: {done.stderr.strip()[-300:]}")
-            continue
-        warm = speeds[int(WARM * len(speeds)) :]
-        say(f"  {case:<42}{statistics.median(warm):.0f} images/s")
+        cells = [
+            speed(project, f"--run_dir=runs/{number}", *flags) for project in projects.values()
+        ]
+        say(f"{case:<36}" + "".join(f"{cell:<18}" for cell in cells).rstrip())
+
+
+def speed(project: Path, *flags: str) -> str:
+    """Returns the images/s of a training, and its compute efficiency, as far as it went."""
+    done = run(project, "train.py", *FLAGS, *flags)
+    if done.returncode:
+        return f"failed with {done.returncode}"
+    # In the first half, algorithms are chosen and models compiled.
+    speeds, shares = (shown(each, done.stdout) for each in ("images/s", "efficiency"))
+    speed, share = (statistics.median(each[len(each) // 2 :]) for each in (speeds, shares))
+    return f"{speed:.0f} ({share:.0f}%)"
 
 
 def run(project: Path, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -88,6 +113,8 @@ def run(project: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, *words], cwd=project, capture_output=True, text=True, check=False
     )
 
+
+PARTS = {"tests": test, "speed": time}
 
 if __name__ == "__main__":
     main()

@@ -36,10 +36,10 @@ def render(folder: Path, variant: str = "classifier") -> Path:
     return project
 
 
-def shown_speeds(output: str, first_epoch: int = 1) -> list[int]:
-    """Returns the images/s that a train.py without a terminal has printed from an epoch on."""
-    found = re.findall(r"^epoch (\d+), .*images/s (\d+)", output, re.MULTILINE)
-    return [int(speed) for epoch, speed in found if int(epoch) >= first_epoch]
+def shown(name: str, output: str, first_epoch: int = 1) -> list[int]:
+    """Returns the values of `name` that a train.py without a terminal has printed."""
+    found = re.findall(rf"^epoch (\d+), .*{name} (\d+)", output, re.MULTILINE)
+    return [int(value) for epoch, value in found if int(epoch) >= first_epoch]
 
 
 def write_images(root: Path, split: str, count: int) -> None:

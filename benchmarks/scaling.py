@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rendered import render, shown_speeds, write_data
+from rendered import render, shown, write_data
 from summaries import describe_machine, spread, summarize
 
 BATCH_SIZE = 64
@@ -43,7 +43,7 @@ def measure(project: Path, data: Path, processes: int, batch_size: int) -> float
         )
     if process.returncode:
         sys.exit(process.stderr)
-    return statistics.median(shown_speeds(process.stdout, first_epoch=2))
+    return statistics.median(shown("images/s", process.stdout, first_epoch=2))
 
 
 def main() -> None:

@@ -98,6 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=list(ATTACKS), nargs="+", default=list(ATTACKS))
     parser.add_argument("--short", action="store_true", help="a few of each attack")
     parser.add_argument("--cache", choices=kills.CACHES, default="auto", help="unless varied")
+    parser.add_argument("--device", default="cpu", help="of the runs; a GPU's are --deterministic")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -106,6 +107,8 @@ def main() -> int:
     """Attacks, prints the table, and returns the exit status."""
     arguments = parse_arguments()
     os.environ["OMP_NUM_THREADS"] = "1"
+    flags = [f"--cache={arguments.cache}", f"--device={arguments.device}"]
+    flags += [] if arguments.device == "cpu" else ["--deterministic"]
     withstood = []
     with tempfile.TemporaryDirectory() as name:
         for variant in arguments.variant:
@@ -113,7 +116,7 @@ def main() -> int:
             folder = Path(name) / f"{variant}-runs"
             project = render(variant, Path(name))
             data = make_data(project, Path(name) / f"{variant}-data")
-            place = Range(project, data, folder, [f"--cache={arguments.cache}"])
+            place = Range(project, data, folder, flags)
             seed, short = arguments.seed, arguments.short
             names = [each for each in arguments.only if not short or ATTACKS[each][2]]
             withstood += [attack(each, place, seed, short) for each in names]

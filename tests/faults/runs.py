@@ -14,7 +14,7 @@ from victim import Fault, Victim
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
 
-SMALL = ["--device=cpu", "--img_size=32", "--batch_size=32", "--log_every=1", "--warmup=3"]
+SMALL = ["--img_size=32", "--batch_size=32", "--log_every=1", "--warmup=3"]
 COMPARED = [
     "model",
     "optimizers",

@@ -51,7 +51,7 @@ class Sender:
 
 def send_in_step(sender: Sender) -> None:
     """The moment: between a backward pass and its step."""
-    before("engine.divergence", "StepGuard.allows", sender)
+    before("engine.divergence", "StepGuard._look", sender)
 
 
 def send_in_test(sender: Sender) -> None:
@@ -134,7 +134,7 @@ def second_signal(place: Range, draw: random.Random, count: int) -> Iterator[str
     for _ in range(count):
 
         def fault() -> None:
-            before("engine.divergence", "StepGuard.allows", stuck)
+            before("engine.divergence", "StepGuard._look", stuck)
 
         def stuck(*arguments: Any) -> None:
             del arguments

@@ -57,14 +57,15 @@ class DrawnBySample(TorchFunctionMode):
         """Draws for all samples up to the part's last, and leaves out those before its first."""
         kwargs = kwargs or {}
         if func in (torch.rand_like, torch.randn_like):
-            kwargs = {"dtype": args[0].dtype} | kwargs
+            kwargs = {"dtype": args[0].dtype, "device": args[0].device} | kwargs
             func, args = NOT_LIKE[func], tuple(args[0].shape)
         elif func not in (torch.rand, torch.randn):
             return func(*args, **kwargs)
         self.calls += 1
         generator = torch.Generator().manual_seed(self.calls)
         shape = self.first + args[0], *args[1:]
-        return func(*shape, generator=generator, **kwargs)[self.first :]
+        on_cpu = func(*shape, generator=generator, **kwargs | {"device": "cpu"})
+        return on_cpu[self.first :].to(kwargs.get("device"))
 
 
 class Replicas(nn.DataParallel[nn.Module]):
