@@ -22,6 +22,7 @@ from summaries import describe_machine, spread, summarize
 BATCH_SIZE = 64
 EPOCHS = 3
 LOGS = 10  # steps between two
+LEAST = 2 * BATCH_SIZE * LOGS  # files: with fewer, an epoch may show no speed
 FLAGS = ["--device=cpu", "--num_workers=0", "--picture_every=0", "--save_every=0", "--test_every=9"]
 CASES = {"samples a process": 2 * BATCH_SIZE, "samples a step": BATCH_SIZE}  # --batch_size of two
 
@@ -54,6 +55,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=5120)
     arguments = parser.parse_args()
+    if arguments.files < LEAST:
+        parser.error(f"argument --files: {arguments.files} is less than {LEAST}")
     print(", ".join(f"{name} {value}" for name, value in describe_machine().items()), flush=True)
     with tempfile.TemporaryDirectory() as name:
         project, data = render(Path(name) / "project"), Path(name) / "data"
