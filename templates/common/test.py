@@ -72,10 +72,12 @@ def print_per_class(values: dict[str, Tensor], classes: list[str]) -> None:
                 print(f"{label:<{width}}{number:.4f}")
         if value.shape == (len(classes), len(classes)) and len(classes) <= READABLE:
             print(f"\n{name}: a row for each true class, a column for each prediction")
-            cells = max(width, len(str(int(value.max()))) + 2)
+            digits = 0 if value.equal(value.round()) else 2  # counts, or shares
+            rows = [[f"{number:.{digits}f}" for number in row] for row in value.tolist()]
+            cells = max(width, 2 + max(len(text) for row in rows for text in row))
             print(" " * width + "".join(f"{label:>{cells}}" for label in classes))
-            for label, row in zip(classes, value.tolist(), strict=True):
-                print(f"{label:<{width}}" + "".join(f"{number:>{cells}}" for number in row))
+            for label, row in zip(classes, rows, strict=True):
+                print(f"{label:<{width}}" + "".join(f"{text:>{cells}}" for text in row))
 
 
 def write_plots(

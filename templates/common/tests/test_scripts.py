@@ -18,6 +18,7 @@ from engine.images import read_labels
 from engine.parser import PROJECT
 
 from predict import describe
+from test import print_per_class
 
 SCRIPTS = ["train.py", "test.py", "predict.py", "report.py", "prepare_data.py"]
 
@@ -74,6 +75,17 @@ def test_results_that_no_words_can_say_are_files(tmp_path: Path) -> None:
     assert read_labels(files[0]).tolist() == mask.tolist()
     assert Image.open(files[1]).getextrema() == ((255, 255),) * 3
     assert json.loads(files[2].read_text(encoding="utf-8")) == found
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [([[3, 0], [12, 1280]], "b      12  1280"), ([[1, 0], [0.25, 0.75]], "b    0.25  0.75")],
+)
+def test_columns_of_a_matrix_stand_apart(
+    capsys: pytest.CaptureFixture[str], values: list[list[float]], line: str
+) -> None:
+    print_per_class({"confusion": torch.tensor(values, dtype=torch.float64)}, ["a", "b"])
+    assert capsys.readouterr().out.splitlines()[-1] == line
 
 
 def wait_for_step(process: "subprocess.Popen[str]", step: int) -> None:
