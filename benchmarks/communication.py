@@ -11,7 +11,6 @@ A second table works out what that comes to on many GPUs.
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -20,10 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from rendered import TEMPLATE, render
+from rendered import SETTINGS, VARIANTS, render
 from summaries import describe_machine
 
-VARIANTS: list[str] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))["variant"]
 PROCESSES = 2, 3
 GPUS = 2, 8, 64, 1024  # of the second table
 BACKWARD = 0.01  # seconds: what a backward pass is taken to last on a GPU
@@ -75,8 +73,7 @@ def expected_bytes(parameters: int, processes: int) -> float:
 
 def probe(project: Path) -> Variant:
     """Looks at the variant's model."""
-    settings = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))
-    models = {f"{name.lower()}.py" for name in settings["_models"].values()}
+    models = {f"{name.lower()}.py" for name in SETTINGS["_models"].values()}
     (model,) = [path.name for path in project.iterdir() if path.name in models]
     output = run(project, [sys.executable, "-c", PROBE, model, *FLAGS, "--run_dir=runs/probe"])
     _, parameters, seconds = output.split("probed")[1].split(" ", 2)

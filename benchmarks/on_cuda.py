@@ -12,7 +12,6 @@ the place of NVIDIA's package of that name.)
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -24,11 +23,10 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from rendered import TEMPLATE, render, shown
+from rendered import TEMPLATE, VARIANTS, render, shown
 from summaries import describe_machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
-VARIANTS: list[str] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))["variant"]
 FLAGS = ["--device=cuda", "--epochs=50", "--log_every=10", "--picture_every=0", "--save_every=0"]
 FLAGS += ["--test_every=99", "--batch_size=64", "--img_size=128"]
 CASES = {
@@ -55,12 +53,12 @@ def main() -> None:
         sys.exit("there is no CUDA device here: nothing was measured")
     os.environ["OMP_NUM_THREADS"] = "1"  # the tests run side by side
     RESULTS.mkdir(exist_ok=True)
-    name = torch.cuda.get_device_name()
-    machine = describe_machine() | {"threads": 1, "device": name, "cuda": torch.version.cuda}
+    device = torch.cuda.get_device_name()
+    machine = describe_machine() | {"threads": 1, "device": device, "cuda": torch.version.cuda}
     with tempfile.TemporaryDirectory() as folder:
         projects = {name: render(Path(folder) / name, name) for name in arguments.variant}
         for part in [arguments.part] if arguments.part else PARTS:
-            path = RESULTS / f"{machine['date'][:10]}-{name.replace(' ', '-')}-{part}.txt"
+            path = RESULTS / f"{machine['date'][:10]}-{device.replace(' ', '-')}-{part}.txt"
             with path.open("w", encoding="utf-8") as file:
 
                 def say(line: str, file: TextIO = file) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import importlib
 import inspect
+import json
 import os
 import re
 import struct
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 TEMPLATE = Path(__file__).resolve().parent.parent
+SETTINGS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))
+VARIANTS: list[str] = SETTINGS["variant"]
 CLASSES = 4
 SIDE = 32  # pixels, of the PNG files
 

@@ -18,7 +18,7 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._update = get_ema_multi_avg_fn(decay)
+        self._update = get_ema_multi_avg_fn(decay)  # a name that, unlike torch's, is never None
         super().__init__(model, multi_avg_fn=self._update, use_buffers=True)
 
     def update_parameters(self, model: nn.Module) -> None:

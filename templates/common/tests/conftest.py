@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,16 +47,23 @@ def remove(paths: Iterable[Path]) -> None:
             file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def command(script: str, *flags: object) -> list[str]:
-    """Returns the words that start a script of the project."""
-    return [sys.executable, str(PROJECT / script), *map(str, flags)]
+def command(script: str, *flags: object, launcher: Sequence[str] = ()) -> list[str]:
+    """Returns the words that start a script of the project, or have a launcher start it."""
+    return [sys.executable, *launcher, str(PROJECT / script), *map(str, flags)]
 
 
-def run(script: str, *flags: object) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *flags: object, launcher: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Runs a script of the project to its end."""
-    return subprocess.run(
-        command(script, *flags), capture_output=True, text=True, check=False, timeout=120
-    )
+    words = command(script, *flags, launcher=launcher)
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what is marked `cuda` where it cannot run."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +126,4 @@ def unchanged_process() -> Iterator[None]:
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device by name; a test that asks for it runs on all there are."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
     return str(request.param)

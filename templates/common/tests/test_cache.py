@@ -71,7 +71,6 @@ def test_images_need_not_fill_whole_words(root: Path, cache: str) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_images_stay_on_the_gpu(root: Path) -> None:
     plain = open_store(root, "off").read(ALL)[0]
     store = open_store(root, "device", device="cuda")

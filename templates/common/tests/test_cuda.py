@@ -1,7 +1,5 @@
 """What only a GPU can show; the other tests that take a `device` run there, too."""
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,11 @@ from test_parallel import DrawnBySample, build, expected_gradients, gradients
 from test_resume import assert_equal_runs, cut
 
 from engine.checkpoint import read_checkpoint
-from engine.parser import PROJECT
 from engine.prefetch import to_device
 
 from train import Trainer, main
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-]
+pytestmark = pytest.mark.cuda
 CUDA = "--device=cuda"
 
 
@@ -81,10 +75,7 @@ def test_images_kept_on_the_gpu_train_alike(parse: Parse, tmp_path: Path) -> Non
 def test_scripts_run_on_a_gpu(path_to_data: str, tmp_path: Path, launcher: list[str]) -> None:
     """Without a warning; torchrun, though for one process, takes all the ways of several."""
     flags = [f"--path_to_data={path_to_data}", f"--run_dir={tmp_path / 'run'}", "--max_steps=3"]
-    command = [sys.executable, *launcher, "train.py", *flags, *SMALL, CUDA]
-    process = subprocess.run(
-        command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=120
-    )
+    process = run("train.py", *flags, *SMALL, CUDA, launcher=launcher)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     path = tmp_path / "run" / "checkpoints" / "best.pt"

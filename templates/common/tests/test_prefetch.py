@@ -154,7 +154,6 @@ def test_exit_status_is_right(workers: int, ending: str) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_batches_are_copied_to_the_device() -> None:
     loader = DataLoader(Numbers(), batch_size=4, num_workers=2)
     with BackgroundBatches(loader, torch.device("cuda"), 2) as batches:
