@@ -51,19 +51,23 @@ class DoubleConv(nn.Module):
         in_channels: of the input.
         out_channels: of the output.
         norm: "batch" or "group".
+        stride: of the first convolution, whose squares are wider by as much, so that they overlap.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: str = "batch") -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, norm: str = "batch", stride: int = 1
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for given in (in_channels, out_channels):
+        for given, step in ((in_channels, stride), (out_channels, 1)):
             # The normalization takes the mean away, and a bias with it.
-            layers.append(nn.Conv2d(given, out_channels, 3, padding=1, bias=False))
+            conv = nn.Conv2d(given, out_channels, step + 2, step, padding=1, bias=False)
+            layers.append(conv)
             layers += [normalization(norm, out_channels), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         out: Tensor = self.layers(x)
         return out
 

@@ -18,6 +18,7 @@ class Encoder(nn.Module):
         width: channels of the first level; each later one has twice as many, at half the side.
         depth: how often the side is halved.
         norm: "batch" or "group".
+        stride: sides of the image, in sides of the first map; 1 is the paper's.
 
     Attributes:
         channels: of each map that it returns.
@@ -25,14 +26,17 @@ class Encoder(nn.Module):
         reach: how far, in pixels, what decides a pixel of the last map can lie.
     """
 
-    def __init__(self, in_channels: int, width: int, depth: int, norm: str = "batch") -> None:
+    def __init__(
+        self, in_channels: int, width: int, depth: int, norm: str = "batch", stride: int = 1
+    ) -> None:
         super().__init__()
         self.channels = [width * 2**level for level in range(depth + 1)]
-        self.strides = [2**level for level in range(depth + 1)]
+        self.strides = [stride * 2**level for level in range(depth + 1)]
         self.reach = sum(2 * stride for stride in self.strides) + self.strides[-1] - 1
         given = [in_channels, *self.channels]
         self.levels = nn.ModuleList(
-            DoubleConv(*pair, norm) for pair in zip(given, self.channels, strict=False)
+            DoubleConv(*pair, norm, 1 if number else stride)
+            for number, pair in enumerate(zip(given, self.channels, strict=False))
         )
         self.pool = nn.MaxPool2d(2)
         self.apply(initialize_weights)
@@ -144,7 +148,8 @@ class UNet(nn.Module):
     """The network of Ronneberger et al. 2015, figure 1: an encoder, and a decoder that mirrors it.
 
     The decoder enlarges the encoder's last map level by level, and joins it at each one with the
-    encoder's map of that size, which still knows where things are.
+    encoder's map of that size, which still knows where things are. Where the finest map is smaller
+    than the image, the head enlarges the scores.
 
     Args:
         encoder: returns maps of an image, the finest first; see above.
@@ -166,7 +171,8 @@ class UNet(nn.Module):
             wanted = width * 2**level
             self.decoder.append(UpBlock(given, encoder.channels[level], wanted, norm, factor))
             given = wanted
-        self.head = nn.Conv2d(given, num_classes, 1)
+        finest = encoder.strides[0]  # if 1, the head is the paper's convolution of 1 x 1
+        self.head = nn.ConvTranspose2d(given, num_classes, finest, stride=finest)
         for module in (self.decoder, self.head):  # the encoder's own are its affair
             module.apply(initialize_weights)
 

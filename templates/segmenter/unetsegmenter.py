@@ -53,8 +53,15 @@ class UNetSegmenter(nn.Module):
         """Adds the model's own flags. It runs by itself, so that --help needs no torch."""
         parser.set_defaults(epochs=6, batch_size=4, img_size=128, lr=2e-3, channels_last=True)
         add, switch = parser.add_argument, argparse.BooleanOptionalAction
-        add("--width", type=int, default=16, help="channels of the largest maps")
-        add("--depth", type=int, default=4, help="how often the side is halved")
+        add("--width", type=int, default=32, help="channels of the largest maps")
+        add("--depth", type=int, default=2, help="how often the side of these is halved")
+        add(
+            "--stride",
+            type=int,
+            choices=(1, 2, 4),
+            default=2,
+            help="how many times smaller than the image these are; 1 is the paper's",
+        )
         add(
             "--norm",
             choices=("batch", "group"),
@@ -88,7 +95,7 @@ class UNetSegmenter(nn.Module):
                 self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
             encoder = _build_backbone(options, fetch)
         else:
-            encoder = Encoder(channels, options.width, options.depth, norm)
+            encoder = Encoder(channels, options.width, options.depth, norm, options.stride)
         self.network = UNet(encoder, len(classes), options.width, norm)
         self.weights = options.cross_entropy, options.dice
         self.cross_entropy, self.dice_loss = PixelCrossEntropy(), DiceLoss()

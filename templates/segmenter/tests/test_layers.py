@@ -13,6 +13,8 @@ from layers import DoubleConv, Normalize, UpBlock, normalization
 def test_shapes(norm: str) -> None:
     x = torch.rand(2, 5, 8, 12)
     assert DoubleConv(5, 6, norm)(x).shape == (2, 6, 8, 12)
+    assert DoubleConv(5, 6, norm, stride=2)(x).shape == (2, 6, 4, 6)
+    assert DoubleConv(5, 6, norm, stride=4)(x).shape == (2, 6, 2, 3)
     assert UpBlock(5, 3, 6, norm)(x, torch.rand(2, 3, 16, 24)).shape == (2, 6, 16, 24)
     assert UpBlock(5, 3, 6, norm, factor=4)(x, torch.rand(2, 3, 32, 48)).shape == (2, 6, 32, 48)
 

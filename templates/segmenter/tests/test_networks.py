@@ -8,21 +8,24 @@ from torchvision import models
 from networks import Encoder, TorchvisionEncoder, UNet
 
 
-def build(channels: int = 3, width: int = 4, depth: int = 2, norm: str = "batch") -> UNet:
+def build(
+    channels: int = 3, width: int = 4, depth: int = 2, norm: str = "batch", stride: int = 1
+) -> UNet:
     torch.manual_seed(0)
-    return UNet(Encoder(channels, width, depth, norm), 5, width, norm)
+    return UNet(Encoder(channels, width, depth, norm, stride), 5, width, norm)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("depth", [0, 1, 3])
 @pytest.mark.parametrize("side", [1, 7, 16, 33])
 @pytest.mark.parametrize(("channels", "count"), [(1, 1), (3, 2)])
 def test_every_pixel_gets_a_score_for_each_class(
-    norm: str, depth: int, side: int, channels: int, count: int
+    norm: str, depth: int, side: int, channels: int, count: int, stride: int
 ) -> None:
     """Whatever the size, and of one image, too, in training."""
-    network = build(channels, depth=depth, norm=norm)
-    assert network.multiple == 2**depth
+    network = build(channels, depth=depth, norm=norm, stride=stride)
+    assert network.multiple == stride * 2**depth
     assert network(torch.rand(count, channels, side, side + 3)).shape == (count, 5, side, side + 3)
 
 
@@ -55,6 +58,17 @@ def test_levels_have_the_papers_maps() -> None:
     assert given == [64, 32, 16, 8]  # half of them the encoder's
 
 
+def test_stride_shrinks_every_map_and_the_head_makes_up_for_it() -> None:
+    network = build(width=4, depth=1, stride=2)
+    maps = network.encoder(torch.rand(1, 3, 32, 48))
+    assert [tuple(each.shape[1:]) for each in maps] == [(4, 16, 24), (8, 8, 12)]
+    images = torch.rand(1, 3, 32, 48)
+    scores = network.eval()(images)
+    # Each pixel of the largest map gets scores of its own: those of a square are not all one.
+    assert scores.shape == (1, 5, 32, 48)
+    assert (scores[..., ::2, ::2] - scores[..., 1::2, 1::2]).abs().max() > 1e-3
+
+
 def test_skip_connections_carry_what_the_lowest_map_lacks() -> None:
     """With the way through the lowest map cut, the scores still follow the image."""
     network = build(depth=2).eval()
@@ -65,9 +79,9 @@ def test_skip_connections_carry_what_the_lowest_map_lacks() -> None:
     assert (first - second).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2, 3])
-def test_reach_is_as_far_as_a_pixel_is_seen(depth: int) -> None:
-    network = build(channels=1, width=8, depth=depth).double().eval()
+@pytest.mark.parametrize(("depth", "stride"), [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2), (2, 2)])
+def test_reach_is_as_far_as_a_pixel_is_seen(depth: int, stride: int) -> None:
+    network = build(channels=1, width=8, depth=depth, stride=stride).double().eval()
     side = (2 * network.reach // network.multiple + 3) * network.multiple
     image = torch.rand(1, 1, side, side, dtype=torch.float64, requires_grad=True)
     scores, middle, farthest = network(image), side // 2, 0

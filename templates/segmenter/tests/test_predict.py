@@ -125,12 +125,13 @@ def test_prediction_is_what_the_exported_module_finds_likeliest(
         assert sum(shares.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize(("depth", "stride"), [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (0, 4)])
 def test_tiles_give_the_probabilities_of_the_whole_image(
-    parse: Parse, depth: int, monkeypatch: pytest.MonkeyPatch
+    parse: Parse, depth: int, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    model = Model(parse("--width=4", f"--depth={depth}"), CLASSES).eval()
+    flags = "--width=4", f"--depth={depth}", f"--stride={stride}"
+    model = Model(parse(*flags), CLASSES).eval()
     image = make_images(1, 3, 333, 150)
     whole = model.segment(image)
     assert torch.equal(whole, model.inference_module()(image))
