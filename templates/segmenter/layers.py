@@ -51,7 +51,7 @@ class DoubleConv(nn.Module):
         in_channels: of the input.
         out_channels: of the output.
         norm: "batch" or "group".
-        stride: of the first convolution, whose squares are wider by as much, so that they overlap.
+        stride: of the first convolution, whose squares have a side of `stride + 2`: they overlap.
     """
 
     def __init__(
