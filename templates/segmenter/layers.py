@@ -45,7 +45,8 @@ def normalization(kind: str, channels: int) -> nn.Module:
 class DoubleConv(nn.Module):
     """Two convolutions, each with normalization and ReLU: what the network has at every level.
 
-    The paper's convolutions take a pixel off each border; these are padded, and keep the size.
+    The paper's convolutions take a pixel off each border; these are padded, and but for a
+    stride keep the size.
 
     Args:
         in_channels: of the input.
@@ -62,8 +63,7 @@ class DoubleConv(nn.Module):
         for given, step in ((in_channels, stride), (out_channels, 1)):
             # The normalization takes the mean away, and a bias with it.
             conv = nn.Conv2d(given, out_channels, step + 2, step, padding=1, bias=False)
-            layers.append(conv)
-            layers += [normalization(norm, out_channels), nn.ReLU(inplace=True)]
+            layers += [conv, normalization(norm, out_channels), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -60,9 +60,9 @@ def test_levels_have_the_papers_maps() -> None:
 
 def test_stride_shrinks_every_map_and_the_head_makes_up_for_it() -> None:
     network = build(width=4, depth=1, stride=2)
-    maps = network.encoder(torch.rand(1, 3, 32, 48))
-    assert [tuple(each.shape[1:]) for each in maps] == [(4, 16, 24), (8, 8, 12)]
     images = torch.rand(1, 3, 32, 48)
+    maps = network.encoder(images)
+    assert [tuple(each.shape[1:]) for each in maps] == [(4, 16, 24), (8, 8, 12)]
     scores = network.eval()(images)
     # Each pixel of the largest map gets scores of its own: those of a square are not all one.
     assert scores.shape == (1, 5, 32, 48)
