@@ -1,11 +1,21 @@
 """Losses, one value per sample: whoever splits a batch over devices then gets the same mean.
 
-A pixel of a mask holds the number of its class, or 255, which belongs to none: it is left out. The
-loss of a sample of which no pixel is left is 0.
+Both take logarithms of probabilities, which are the costly part and are computed once. A pixel of a
+mask holds the number of its class, or 255, which belongs to none: it is left out. The loss of a
+sample of which no pixel is left is 0.
 """
 
 import torch
 from torch import Tensor, nn
+
+
+def log_probabilities(scores: Tensor) -> Tensor:
+    """Maps scores (N, K, H, W) to the logarithms of the classes' probabilities, (N, K, H * W).
+
+    They are in single precision or better: half loses what is small.
+    """
+    scores = scores.flatten(2)
+    return scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(dim=1)
 
 
 def one_hot(masks: Tensor, like: Tensor) -> Tensor:
@@ -21,21 +31,21 @@ def one_hot(masks: Tensor, like: Tensor) -> Tensor:
     return (masks.flatten(1)[:, None] == classes).to(like.dtype)
 
 
-def flatten(scores: Tensor) -> Tensor:
-    """Maps (N, K, H, W) to (N, K, H * W), in single precision or better: half loses what is small.
-
-    Sums over pixels must be sums: autocast would round the factors of a product of matrices.
-    """
-    return scores.flatten(2).to(torch.promote_types(scores.dtype, torch.float32))
-
-
 class PixelCrossEntropy(nn.Module):
     """Cross entropy, averaged over the pixels of a sample that count."""
 
-    def forward(self, scores: Tensor, masks: Tensor) -> Tensor:
-        """Maps scores (N, K, H, W), and masks (N, H, W) in [0, K) or 255, to losses (N,), >= 0."""
+    def forward(self, logs: Tensor, masks: Tensor) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            logs: of probabilities, (N, K, H * W).
+            masks: (N, H, W), in [0, K) or 255.
+
+        Returns:
+            Losses (N,), 0 or more.
+        """
         # Not torch's own: on a GPU, its sum over pixels depends on their order.
-        logs, masks = flatten(scores).log_softmax(dim=1), masks.flatten(1)
+        masks = masks.flatten(1)
         counts = masks < logs.shape[1]
         of_class = logs.gather(1, (masks * counts).long()[:, None])[:, 0]  # (N, pixels)
         loss: Tensor = -(of_class * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
@@ -51,16 +61,23 @@ class DiceLoss(nn.Module):
     show, the coefficient is zero whatever its probability: those are left to cross entropy.
     """
 
-    def forward(self, scores: Tensor, masks: Tensor) -> Tensor:
-        """Maps scores (N, K, H, W), and masks (N, H, W) in [0, K) or 255, to losses (N,), 0 to 1.
+    def forward(self, logs: Tensor, masks: Tensor) -> Tensor:
+        """Computes the loss.
 
-        It is 0 where every pixel is ignored.
+        Args:
+            logs: of probabilities, (N, K, H * W).
+            masks: (N, H, W), in [0, K) or 255.
+
+        Returns:
+            Losses (N,), 0 to 1; 0 where every pixel is ignored.
         """
-        probabilities = flatten(scores).softmax(dim=1)  # (N, K, pixels)
+        probabilities = logs.exp()
         is_class = one_hot(masks, probabilities)
-        counts, shown = is_class.sum(dim=1), is_class.sum(dim=2)  # (N, pixels) and (N, K)
-        predicted = (probabilities * counts[:, None]).sum(dim=2)
-        both = (probabilities * is_class).sum(dim=2)
+        with torch.autocast(logs.device.type, enabled=False):  # it would round what is summed
+            # In row i, column j: how much of class i is predicted where the mask shows class j.
+            confusion = probabilities @ is_class.mT  # (N, K, K)
+        both, predicted = confusion.diagonal(dim1=1, dim2=2), confusion.sum(dim=2)
+        shown = is_class.sum(dim=2)  # pixels (N, K)
         dice = 2 * both / (predicted + shown.clamp(min=1))
         is_shown = (shown > 0).to(dice.dtype)
         loss: Tensor = ((1 - dice) * is_shown).sum(dim=1) / is_shown.sum(dim=1).clamp(min=1)

@@ -23,7 +23,7 @@ from torchvision.utils import make_grid
 from engine.exits import UserError
 from engine.images import IGNORED, palette
 from layers import Normalize
-from losses import DiceLoss, PixelCrossEntropy
+from losses import DiceLoss, PixelCrossEntropy, log_probabilities
 from networks import Encoder, TorchvisionEncoder, UNet
 from ops import apply_in_tiles, overlay
 
@@ -119,7 +119,8 @@ class UNetSegmenter(nn.Module):
         return self._losses(scores, masks)
 
     def _losses(self, scores: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        cross_entropy, dice = self.cross_entropy(scores, masks), self.dice_loss(scores, masks)
+        logs = log_probabilities(scores)
+        cross_entropy, dice = self.cross_entropy(logs, masks), self.dice_loss(logs, masks)
         loss = self.weights[0] * cross_entropy + self.weights[1] * dice
         logged = {"cross_entropy": cross_entropy.detach(), "dice_loss": dice.detach()}
         return {"segmenter": loss} | logged
