@@ -48,8 +48,8 @@ tests/test_guide.py tests/test_images.py tests/test_known_data.py tests/test_lay
 tests/test_loading.py tests/test_losses.py tests/test_memory.py tests/test_model.py
 tests/test_networks.py tests/test_notebook.py tests/test_ops.py tests/test_parallel.py
 tests/test_predict.py tests/test_prefetch.py tests/test_prepare_data.py tests/test_record.py
-tests/test_report.py tests/test_resume.py tests/test_scripts.py tests/test_train.py
-tests/test_waits.py train.py
+tests/test_report.py tests/test_resume.py tests/test_scripts.py tests/test_speed.py
+tests/test_train.py tests/test_waits.py train.py
 """.split()
 EXTRA_FILES = {
     "detector": """
