@@ -5,9 +5,9 @@ which spares it work that train.py does. `pip install -e '.[dev,rivals]'` instal
 """
 
 import logging
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import accelerate
@@ -15,13 +15,12 @@ import lightning
 from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 # Trains one epoch; returns its seconds if the clock around the call would count a set-up, too.
 Epoch = Callable[[], float | None]
 
 
-def run_ignite(model: nn.Module, optimizer: Optimizer, loader: DataLoader[Any]) -> Epoch:
+def run_ignite(model: nn.Module, optimizer: Optimizer, loader: Iterable[Any]) -> Epoch:
     """Returns an epoch of pytorch-ignite's engine."""
 
     def step(_: Engine, batch: Any) -> Tensor:
@@ -40,7 +39,7 @@ def run_ignite(model: nn.Module, optimizer: Optimizer, loader: DataLoader[Any]) 
     return epoch
 
 
-def run_accelerate(model: nn.Module, optimizer: Optimizer, loader: DataLoader[Any]) -> Epoch:
+def run_accelerate(model: nn.Module, optimizer: Optimizer, loader: Iterable[Any]) -> Epoch:
     """Returns an epoch of a loop by Hugging Face's accelerate."""
     accelerator = accelerate.Accelerator(cpu=True)
     prepared, stepper, batches = accelerator.prepare(model, optimizer, loader)
@@ -58,10 +57,11 @@ def run_accelerate(model: nn.Module, optimizer: Optimizer, loader: DataLoader[An
 class _Module(lightning.LightningModule):  # type: ignore[misc,unused-ignore]  # not in dev
     """The network as Lightning wants it; it takes the time of its epochs itself."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, clock: Callable[[], float]) -> None:
         super().__init__()
         self.model = model
         self.optimizer = optimizer
+        self.clock = clock
         self.seconds = 0.0
 
     def training_step(self, batch: Any, _: int) -> Tensor:
@@ -72,16 +72,21 @@ class _Module(lightning.LightningModule):  # type: ignore[misc,unused-ignore]  #
         return self.optimizer
 
     def on_train_epoch_start(self) -> None:
-        self.seconds = -time.perf_counter()
+        self.seconds = -self.clock()
 
     def on_train_epoch_end(self) -> None:
-        self.seconds += time.perf_counter()
+        self.seconds += self.clock()
 
 
-def run_lightning(model: nn.Module, optimizer: Optimizer, loader: DataLoader[Any]) -> Epoch:
+def run_lightning(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loader: Iterable[Any],
+    clock: Callable[[], float],
+) -> Epoch:
     """Returns an epoch of Lightning's trainer; the set-up of its `fit` is not counted."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    module = _Module(model, optimizer)
+    module = _Module(model, optimizer, clock)
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=0,
@@ -101,8 +106,11 @@ def run_lightning(model: nn.Module, optimizer: Optimizer, loader: DataLoader[Any
     return epoch
 
 
-RIVALS: dict[str, Callable[[nn.Module, Optimizer, DataLoader[Any]], Epoch]] = {
-    "ignite": run_ignite,
-    "accelerate": run_accelerate,
-    "lightning": run_lightning,
-}
+def rivals(clock: Callable[[], float]) -> dict[str, Callable[..., Epoch]]:
+    """Returns what builds each library's epoch from model, optimizer and loader.
+
+    Args:
+        clock: returns seconds, of the time that is measured.
+    """
+    lightning_epoch = partial(run_lightning, clock=clock)
+    return {"ignite": run_ignite, "accelerate": run_accelerate, "lightning": lightning_epoch}

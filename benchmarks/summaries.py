@@ -43,6 +43,8 @@ def print_cost(costs: Mapping[str, Mapping[str, float]]) -> None:
     print(f"  {'the shortest loop, whole step':<38}{spread(costs['shortest'], 0)}")
     print(f"  {'train.py adds, without workers':<38}{spread(costs['no thread'], 0)}")
     print(f"  {'train.py adds, by a background thread':<38}{spread(costs['thread'], 0)}")
+    for name in list(costs)[3:]:  # other libraries
+        print(f"  {f'{name} adds':<38}{spread(costs[name], 0)}")
 
 
 def print_saving(shares: Mapping[str, Mapping[str, float]], save_every: int) -> None:

@@ -75,28 +75,32 @@ def build_trainer(project: Project, options: argparse.Namespace) -> Iterator[Any
 
 
 def measure_cost(
-    project: Project, folder: Path, rounds: int, steps: int
+    project: Project, folder: Path, rounds: int, steps: int, rivals: Rivals
 ) -> dict[str, dict[str, float]]:
     """Measures the CPU time a step, in microseconds, over that of the shortest loop.
 
     Returns:
-        By "shortest" (its whole step), "no thread" and "thread": median, minimum and maximum.
+        By "shortest" (its whole step), "no thread", "thread" and each rival's name: median,
+        minimum and maximum.
     """
     flags = ["--img_size", LOOP_SIDE, "--batch_size", LOOP_BATCH_SIZE, "--num_workers", 0]
     options = project.parse(folder / "data", folder / "run", *map(str, flags), *LOOP_NETWORK)
     batches = make_batches(steps, LOOP_BATCH_SIZE, LOOP_SIDE)
     with terminal(), build_trainer(project, options) as trainer:
         model, optimizer = project.build_model(trainer)
-        epochs = {
+        built = {name: project.build_model(trainer) for name in rivals}
+        epochs: dict[str, Callable[[], float | None]] = {
             "shortest": lambda: shortest_loop(model, optimizer, batches),
             "no thread": lambda: train_from(trainer, MemoryLoader(batches)),
             "thread": lambda: train_from(trainer, MemoryLoader(batches, num_workers=1)),
         }
+        loader = MemoryLoader(batches)
+        epochs |= {name: run(*built[name], loader) for name, run in rivals.items()}
         times = interleave(epochs, rounds * LAPS, time.process_time)
-    shortest = times["shortest"]
+    shortest = times.pop("shortest")
     costs = {"shortest": summarize(medians_of_rounds(shortest, steps))}
-    for name in ("no thread", "thread"):
-        pairs = zip(times[name], shortest, strict=True)
+    for name, laps in times.items():
+        pairs = zip(laps, shortest, strict=True)
         costs[name] = summarize(medians_of_rounds([ours - least for ours, least in pairs], steps))
     return costs
 
@@ -223,7 +227,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     print(", ".join(f"{name} {value}" for name, value in results.items()), flush=True)
     write_data(folder / "data", arguments.files)
     if arguments.part in (None, "cost"):
-        results["cost"] = measure_cost(project, folder, arguments.rounds, arguments.steps)
+        rivals = find_rivals(arguments, time.process_time)
+        results["cost"] = measure_cost(project, folder, arguments.rounds, arguments.steps, rivals)
         print_cost(results["cost"])
     if arguments.part in (None, "saving"):
         saves = 1 if arguments.quick else 2
@@ -233,7 +238,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         }
         print_saving(results["saving"], SAVE_EVERY)
     if arguments.part in (None, "speed"):
-        rivals = importlib.import_module("rivals").RIVALS if arguments.rivals else {}
+        rivals = find_rivals(arguments, time.perf_counter)
         results["speed"] = []
         for network, workers in itertools.product(NETWORKS, WORKERS):
             flags = [*NETWORKS[network], "--num_workers", str(workers), "--cache", arguments.cache]
@@ -241,6 +246,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             results["speed"].append({"network": network, "workers": workers} | speed)
         print_speed(results["speed"])
     return results
+
+
+def find_rivals(arguments: argparse.Namespace, clock: Callable[[], float]) -> Rivals:
+    """Returns the other libraries' loops, if they are asked for."""
+    if not arguments.rivals:
+        return {}
+    loops: Rivals = importlib.import_module("rivals").rivals(clock)
+    return loops
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -253,7 +266,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default: 5, or 2 if --quick")
     parser.add_argument("--steps", type=int, help="an epoch, of the cost (default: 500, or 20)")
     parser.add_argument("--files", type=int, help="for the speed (default: 10048, or 256)")
-    parser.add_argument("--rivals", action="store_true", help="of the speed: see rivals.py")
+    parser.add_argument("--rivals", action="store_true", help="of cost and speed: see rivals.py")
     parser.add_argument("--cache", default="auto", help="of the speed: train.py's flag")
     parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
