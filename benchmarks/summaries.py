@@ -40,11 +40,13 @@ def spread(summary: Mapping[str, float], digits: int) -> str:
 def print_cost(costs: Mapping[str, Mapping[str, float]]) -> None:
     """Prints the loop's own cost."""
     print("\nCPU time a step, microseconds: median (minimum to maximum)")
-    print(f"  {'the shortest loop, whole step':<38}{spread(costs['shortest'], 0)}")
-    print(f"  {'train.py adds, without workers':<38}{spread(costs['no thread'], 0)}")
-    print(f"  {'train.py adds, by a background thread':<38}{spread(costs['thread'], 0)}")
-    for name in list(costs)[3:]:  # other libraries
-        print(f"  {f'{name} adds':<38}{spread(costs[name], 0)}")
+    labels = {
+        "shortest": "the shortest loop, whole step",
+        "no thread": "train.py adds, without workers",
+        "thread": "train.py adds, by a background thread",
+    }
+    for name, cost in costs.items():
+        print(f"  {labels.get(name, f'{name} adds'):<38}{spread(cost, 0)}")
 
 
 def print_saving(shares: Mapping[str, Mapping[str, float]], save_every: int) -> None:

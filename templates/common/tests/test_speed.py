@@ -1,4 +1,4 @@
-"""What is set for speed reaches every thread that computes, and nothing else."""
+"""What is set for speed reaches every thread that computes."""
 
 import subprocess
 import sys
