@@ -49,6 +49,7 @@ NOT_RUN = {
     r"^prepare_data\.py --dataset$": "it names a flag",
     # Of these, the flags are looked up.
     r"^python benchmarks/training_loop\.py --(part|project|quick)": "all parts run, by --quick",
+    r"^python benchmarks/training_loop\.py --rivals": "it needs libraries that nothing else needs",
     r"^python benchmarks/(communication|large_tree|newcomer|scaling)\.py$": (
         "it takes minutes at any size"
     ),
