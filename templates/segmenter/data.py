@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
-from engine.augment import adjust_color, crop_nearest, crop_padded, draw_boxes, flip, resized_crop
+from engine import augment
 from engine.checking import check_samples
 from engine.exits import UserError, difference
 from engine.files import find_inputs, find_pairs, find_split, read_names
@@ -43,27 +43,15 @@ CLASSES = "classes.txt"  # in the folder of the data
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the data."""
     add_image_arguments(parser)
-    parser.add_argument(
-        "--crop_padding",
-        type=int,
-        default=8,
-        metavar="N",
-        help="shift training images and masks at random by up to N pixels; 0 turns it off",
-    )
-    parser.add_argument(
-        "--crop_scale",
-        type=float,
-        default=1.0,
-        metavar="SHARE",
-        help="crop a random box, of at least this share of the image, and resize it; 1: off",
-    )
-    parser.add_argument(
-        "--color_jitter",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="change brightness, contrast and saturation at random by up to this share; 0: off",
-    )
+    add = parser.add_argument
+    shift = "shift training images and masks at random by up to N pixels; 0 turns it off"
+    crop = "crop a random box, of at least this share of the image, and resize it; 1: off"
+    color = "change brightness, contrast and saturation at random by up to this share; 0: off"
+    paste = "paste what is not of class 0 in N other training images onto each; 0: off"
+    add("--crop_padding", type=int, default=8, metavar="N", help=shift)
+    add("--crop_scale", type=float, default=1.0, metavar="SHARE", help=crop)
+    add("--color_jitter", type=float, default=0.0, metavar="X", help=color)
+    add("--copy_paste", type=int, default=0, metavar="N", help=paste)
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +70,13 @@ class Augmentation:
     """Crop, shift, flip, color: what is done to decoded training pairs, a whole batch at once.
 
     A mask is moved as its image is. What comes in from beyond the border is grey, and ignored.
+    Objects of other pairs, so changed, are pasted on last.
     """
 
     draws = 10  # random numbers for each pair
 
     def __init__(self, options: argparse.Namespace) -> None:
+        self.copy_paste = options.copy_paste
         self.size = options.img_size
         self.padding = options.crop_padding
         self.scale = options.crop_scale
@@ -95,24 +85,30 @@ class Augmentation:
         self.is_slow = self.scale < 1 or self.jitter > 0
 
     def __call__(self, images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the pairs, uint8 (N, C, S, S) and (N, 1, S, S), changed by draws in [0, 1).
+        """Returns N pairs, images uint8 (N, C, S, S) and masks (N, 1, S, S).
 
-        The draws are (N, 10).
+        Args:
+            images: uint8, (N * M, C, S, S): after each one the M - 1 others to be pasted onto it.
+            masks: theirs, (N * M, 1, S, S).
+            draws: in [0, 1), (N * M, 10).
         """
         if self.scale < 1:
-            boxes = draw_boxes(draws[:, 0:4], images.shape[-1], self.scale)
-            images = resized_crop(images, boxes, self.size)
-            masks = crop_nearest(masks, boxes, self.size)
+            boxes = augment.draw_boxes(draws[:, 0:4], images.shape[-1], self.scale)
+            images = augment.resized_crop(images, boxes, self.size)
+            masks = augment.crop_nearest(masks, boxes, self.size)
         if self.padding:
             corners = (draws[:, 4:6] * (2 * self.padding + 1)).long()
             top, left = corners.unbind(1)
-            images = crop_padded(images, self.padding, top, left, GREY)
-            masks = crop_padded(masks, self.padding, top, left, IGNORED)
+            images = augment.crop_padded(images, self.padding, top, left, GREY)
+            masks = augment.crop_padded(masks, self.padding, top, left, IGNORED)
         if self.flip:
-            images, masks = (flip(each, draws[:, 6] < 0.5) for each in (images, masks))
+            images, masks = (augment.flip(each, draws[:, 6] < 0.5) for each in (images, masks))
         if self.jitter:
             factors = 1 + self.jitter * (2 * draws[:, 7:10] - 1)
-            images = adjust_color(images, *factors.unbind(1))
+            images = augment.adjust_color(images, *factors.unbind(1))
+        if others := self.copy_paste:
+            images, masks = (each.unflatten(0, (-1, 1 + others)) for each in (images, masks))
+            images, masks = augment.copy_paste(images, masks, IGNORED)
         return images, masks
 
 
@@ -168,12 +164,17 @@ class MaskFolder(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             BadImageError: as above.
         """
-        images, masks = self._read(indices)
-        if self.augmentation:
-            draws = torch.from_numpy(uniform(self.augmentation.draws))
-            images, masks = self.augmentation(
-                images, masks, draws.to(images.device, non_blocking=True)
-            )
+        if self.augmentation is None:
+            images, masks = self._read(indices)
+            return images, masks[:, 0]
+        others = self.augmentation.copy_paste
+        draws = uniform(others + self.augmentation.draws * (1 + others))
+        pasted = (draws[:, :others] * len(self)).astype(np.int64)
+        images, masks = self._read(np.column_stack([indices, pasted]).ravel())
+        changes = torch.from_numpy(draws[:, others:]).reshape(len(images), -1)
+        images, masks = self.augmentation(
+            images, masks, changes.to(images.device, non_blocking=True)
+        )
         return images, masks[:, 0]
 
     def _read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -290,6 +291,7 @@ def _check(options: argparse.Namespace) -> None:
         "crop_padding": (0 <= options.crop_padding <= options.img_size, "0 to --img_size"),
         "crop_scale": (0 < options.crop_scale <= 1, "more than 0, at most 1"),
         "color_jitter": (0 <= options.color_jitter <= 1, "0 to 1"),
+        "copy_paste": (options.copy_paste >= 0, "0 or more"),
     }
     for name, (is_allowed, limits) in allowed.items():
         if not is_allowed:

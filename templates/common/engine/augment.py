@@ -161,6 +161,26 @@ def _grey(images: Tensor) -> Tensor:
     return luma
 
 
+def copy_paste(images: Tensor, masks: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
+    """Pastes the objects of other images onto the first one, each over what is there.
+
+    As Ghiasi et al. 2021, section 3, but all objects of an image, and at the size they have.
+
+    Args:
+        images: (N, M, C, H, W), each with M - 1 others.
+        masks: numbers of classes, of which 0 is no object, (N, M, 1, H, W).
+        ignored: the number of a pixel of no class, which is not pasted either.
+
+    Returns:
+        Images (N, C, H, W), and masks (N, 1, H, W).
+    """
+    (image, *others), (mask, *theirs) = images.unbind(1), masks.unbind(1)
+    for other, numbers in zip(others, theirs, strict=True):
+        is_object = (numbers != 0) & (numbers != ignored)
+        image, mask = other.where(is_object, image), numbers.where(is_object, mask)
+    return image, mask
+
+
 def mosaic(images: Tensor, centers: Tensor) -> Tensor:
     """Lays four images together, corner to corner (Bochkovskiy et al. 2020, section 3.3).
 

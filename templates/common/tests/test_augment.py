@@ -137,6 +137,18 @@ def test_what_reaches_out_of_the_image_is_filled(images: Tensor) -> None:
     assert farthest(ours, theirs) <= 1
 
 
+def test_objects_are_pasted_over_what_is_there() -> None:
+    """Of the others, neither class 0 nor what is ignored; the last one lies on top."""
+    masks = torch.tensor([[1, 1, 255, 0, 0], [0, 255, 2, 2, 0], [0, 0, 0, 3, 255]])
+    images = 10 * torch.arange(1, 4)[:, None] + torch.arange(5)
+    shape = 1, 3, 1, 1, 5  # (N, M, C, H, W)
+    colored = images.view(shape).repeat(1, 1, 2, 1, 1)
+    image, mask = augment.copy_paste(colored, masks.view(shape), ignored=255)
+    assert mask.flatten().tolist() == [1, 1, 2, 3, 0]
+    assert image.shape == (1, 2, 1, 5)
+    assert image[0, 1, 0].tolist() == [10, 11, 22, 33, 14]
+
+
 @pytest.fixture
 def boxes() -> Tensor:
     """Three boxes in each image, in its pixels."""

@@ -121,7 +121,14 @@ def test_test_set_has_the_checkpoints_classes(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--crop_padding=-1", "--crop_padding=9", "--crop_scale=0", "--color_jitter=2"]
+    "flag",
+    [
+        "--crop_padding=-1",
+        "--crop_padding=9",
+        "--crop_scale=0",
+        "--color_jitter=2",
+        "--copy_paste=-1",
+    ],
 )
 def test_number_out_of_range(tree: Path, flag: str) -> None:
     with pytest.raises(UserError, match=r"^--\w+ [-\d.]+: give "):
@@ -189,6 +196,32 @@ def test_colors_are_changed_and_masks_are_not(tree: Path) -> None:
     images, masks = draw(training_set, torch.full((1, 10), 0.9))
     assert not torch.equal(images[0], test_set[0][0])
     assert torch.equal(masks[0], test_set[0][1])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_objects_of_other_pairs_are_pasted_on(tree: Path, number: int) -> None:
+    """Every object fills its image; that of class 0 is none."""
+    training_set, _ = data.build_datasets(parse(f"--copy_paste={number}", path=tree))
+    old = [(10 * n, n % 3) for n in (0, 2, 4, 1, 3, 5)]
+    others = np.random.default_rng(0).integers(6, size=(6, number))
+    draws = np.random.default_rng(1).random((6, number + 10 * (1 + number)), np.float32)
+    draws[:, :number] = (others + 0.5) / 6
+    images, masks = draw(training_set, torch.from_numpy(draws))
+    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        seen = [index, *(other for other in others[index] if old[other][1] != 0)][-1]
+        assert old[seen] == (int(image.unique()), int(mask.unique()))
+
+
+def test_what_is_pasted_on_is_changed_by_its_own_draws(tree: Path) -> None:
+    mark_places(tree)
+    training_set, _ = data.build_datasets(parse("--copy_paste=1", "--flip", path=tree))
+    draws = torch.full((1, 21), 0.9)
+    plain = draw(training_set, draws)
+    draws[0, 1 + 10 + 6] = 0.1  # the other is mirrored, and no more
+    images, masks = draw(training_set, draws)
+    mirrored, is_pasted = plain[1].flip(-1), plain[1].flip(-1) != 0
+    assert torch.equal(masks, mirrored.where(is_pasted, plain[1]))
+    assert torch.equal(images, plain[0].flip(-1).where(is_pasted[:, None], plain[0]))
 
 
 def spoil(path: Path, fault: str) -> None:
