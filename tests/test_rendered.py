@@ -21,7 +21,6 @@ ATTACKS_ON_VARIANTS = ["kills", "small disk", "damage", "bad images"]
 AROUND = [
     "exit_status_is_right",
     "help_comes_without_torch",
-    "inductor",
     "killed_run_resumes",
     "missing_plotly",
     "run_goes_on_after_a_process_was_killed",
