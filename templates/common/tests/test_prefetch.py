@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -116,6 +117,25 @@ def test_interrupt_in_the_data_is_not_the_end_of_the_epoch(error: BaseException)
         assert next(numbers) == 1
         with pytest.raises(RuntimeError, match="the loader was ended by"):
             next(numbers)
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_as_many_batches_are_kept_ready_as_asked_for(ahead: int) -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    with BackgroundBatches(Source(numbers), CPU, ahead) as batches:
+        for taken, _ in enumerate(batches, start=1):
+            expected = min(20, taken + ahead + 1)  # one more, for which there is no room yet
+            deadline = time.monotonic() + 10
+            while len(made) < expected and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(0.002)
+            assert len(made) == expected
 
 
 def test_tensors_are_found_in_nested_batches() -> None:
