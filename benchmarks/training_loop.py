@@ -10,7 +10,7 @@ See benchmarks/README.md for what the numbers mean.
 
 import argparse
 import gc
-import importlib.util
+import importlib
 import itertools
 import json
 import math
@@ -36,7 +36,6 @@ NETWORKS = {
     "small": [],  # as the flags' defaults have it
 }
 WORKERS = (0, 2)
-RIVALS = ("accelerate", "ignite", "lightning")  # what rivals.py imports
 BATCH_SIZE = 64  # of the images/s
 
 # Of the loop's own cost: one convolution on a few pixels, a step so short that the loop shows.
@@ -272,9 +271,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
     arguments = parser.parse_args()
-    missing = [name for name in RIVALS if importlib.util.find_spec(name) is None]
-    if arguments.rivals and missing:
-        parser.error(f"argument --rivals: no {missing[0]} here: pip install -e '.[dev,rivals]'")
+    try:
+        find_rivals(arguments, time.perf_counter)
+    except ModuleNotFoundError as error:
+        parser.error(f"argument --rivals: no {error.name} here: pip install -e '.[dev,rivals]'")
     defaults = {"rounds": (5, 2), "steps": (500, 20), "files": (10_048, 256)}
     for name, values in defaults.items():
         if getattr(arguments, name) is None:

@@ -44,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the data."""
     add_image_arguments(parser)
     add = parser.add_argument
-    shift = "shift training images and masks at random by up to N pixels; 0 turns it off"
-    crop = "crop a random box, of at least this share of the image, and resize it; 1: off"
-    color = "change brightness, contrast and saturation at random by up to this share; 0: off"
-    paste = "paste what is not of class 0 in N other training images onto each; 0: off"
-    add("--crop_padding", type=int, default=8, metavar="N", help=shift)
-    add("--crop_scale", type=float, default=1.0, metavar="SHARE", help=crop)
-    add("--color_jitter", type=float, default=0.0, metavar="X", help=color)
-    add("--copy_paste", type=int, default=0, metavar="N", help=paste)
+    text = "shift training images and masks at random by up to N pixels; 0 turns it off"
+    add("--crop_padding", type=int, default=8, metavar="N", help=text)
+    text = "crop a random box, of at least this share of the image, and resize it; 1: off"
+    add("--crop_scale", type=float, default=1.0, metavar="SHARE", help=text)
+    text = "change brightness, contrast and saturation at random by up to this share; 0: off"
+    add("--color_jitter", type=float, default=0.0, metavar="X", help=text)
+    text = "paste the objects of N random training images, all but class 0, onto each; 0: off"
+    add("--copy_paste", type=int, default=0, metavar="N", help=text)
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ class Augmentation:
     """Crop, shift, flip, color: what is done to decoded training pairs, a whole batch at once.
 
     A mask is moved as its image is. What comes in from beyond the border is grey, and ignored.
-    Objects of other pairs, so changed, are pasted on last.
+    Last, objects are pasted on from other pairs, changed likewise by draws of their own.
     """
 
     draws = 10  # random numbers for each pair
@@ -82,14 +82,15 @@ class Augmentation:
         self.scale = options.crop_scale
         self.flip = options.flip
         self.jitter = options.color_jitter
-        self.is_slow = self.scale < 1 or self.jitter > 0
+        self.is_slow = self.scale < 1 or self.jitter > 0 or self.copy_paste > 0
 
     def __call__(self, images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Returns N pairs, images uint8 (N, C, S, S) and masks (N, 1, S, S).
 
         Args:
-            images: uint8, (N * M, C, S, S): after each one the M - 1 others to be pasted onto it.
-            masks: theirs, (N * M, 1, S, S).
+            images: uint8, (N * M, C, T, T), of each M = 1 + --copy_paste: those after the first are
+                pasted onto it. They are larger than the result if boxes are cropped.
+            masks: theirs, (N * M, 1, T, T).
             draws: in [0, 1), (N * M, 10).
         """
         if self.scale < 1:

@@ -76,8 +76,9 @@ class DiceLoss(nn.Module):
         with torch.autocast(logs.device.type, enabled=False):  # it would round what is summed
             # In row i, column j: how much of class i is predicted where the mask shows class j.
             confusion = probabilities @ is_class.mT  # (N, K, K)
-        diagonal = torch.eye(confusion.shape[1], dtype=confusion.dtype, device=confusion.device)
-        both, predicted = (confusion * diagonal).sum(dim=2), confusion.sum(dim=2)
+        # Its diagonal, but torch's compiler warns of `diagonal`.
+        identity = torch.eye(confusion.shape[1], dtype=confusion.dtype, device=confusion.device)
+        both, predicted = (confusion * identity).sum(dim=2), confusion.sum(dim=2)
         shown = is_class.sum(dim=2)  # pixels (N, K)
         dice = 2 * both / (predicted + shown.clamp(min=1))
         is_shown = (shown > 0).to(dice.dtype)

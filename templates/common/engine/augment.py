@@ -164,7 +164,7 @@ def _grey(images: Tensor) -> Tensor:
 def copy_paste(images: Tensor, masks: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
     """Pastes the objects of other images onto the first one, each over what is there.
 
-    As Ghiasi et al. 2021, section 3, but all objects of an image, and at the size they have.
+    After Ghiasi et al. 2021, section 3, who paste some of the objects of one other image, rescaled.
 
     Args:
         images: (N, M, C, H, W), each with M - 1 others.

@@ -134,7 +134,7 @@ def test_as_many_batches_are_kept_ready_as_asked_for(ahead: int) -> None:
             deadline = time.monotonic() + 10
             while len(made) < expected and time.monotonic() < deadline:
                 time.sleep(0.001)
-            time.sleep(0.002)
+            time.sleep(0.002)  # in which one too many would come
             assert len(made) == expected
 
 

@@ -143,8 +143,9 @@ def mark_places(tree: Path) -> None:
         save_mask(pixels % 3, Path(str(path).replace("images", "masks")))
 
 
-def draw(training_set: data.MaskFolder, draws: Tensor) -> tuple[Tensor, Tensor]:
-    return training_set.get_batch(np.arange(len(draws)), lambda _: draws.numpy())
+def draw(training_set: data.MaskFolder, draws: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+    indices = np.arange(first, first + len(draws))
+    return training_set.get_batch(indices, lambda _: draws.numpy())
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_colors_are_changed_and_masks_are_not(tree: Path) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_objects_of_other_pairs_are_pasted_on(tree: Path, number: int) -> None:
-    """Every object fills its image; that of class 0 is none."""
+    """An object fills its whole image; an image of class 0 shows none."""
     training_set, _ = data.build_datasets(parse(f"--copy_paste={number}", path=tree))
     old = [(10 * n, n % 3) for n in (0, 2, 4, 1, 3, 5)]
     others = np.random.default_rng(0).integers(6, size=(6, number))
@@ -222,6 +223,30 @@ def test_what_is_pasted_on_is_changed_by_its_own_draws(tree: Path) -> None:
     mirrored, is_pasted = plain[1].flip(-1), plain[1].flip(-1) != 0
     assert torch.equal(masks, mirrored.where(is_pasted, plain[1]))
     assert torch.equal(images, plain[0].flip(-1).where(is_pasted[:, None], plain[0]))
+
+
+def test_border_of_a_shifted_image_is_not_pasted_on(tree: Path) -> None:
+    training_set, _ = data.build_datasets(parse("--copy_paste=1", "--crop_padding=3", path=tree))
+    draws = torch.full((6, 21), 0.5)  # images in the middle, those that are pasted on as well
+    assert (draw(training_set, draws)[1] != 255).all()
+    draws[:, 1 + 10 :] = 0.99
+    assert (draw(training_set, draws)[1] != 255).all()
+    draws[:, 1:] = 0.99
+    assert (draw(training_set, draws)[1] == 255).any()
+
+
+def test_augmentation_is_the_same_for_any_batch(tree: Path) -> None:
+    random = np.random.default_rng(0)
+    for path in tree.rglob("images/*/*.png"):
+        save(Image.fromarray(random.integers(256, size=(SIZE, SIZE), dtype=np.uint8)), path)
+        save_mask(random.integers(3, size=(SIZE, SIZE)), Path(str(path).replace("images", "masks")))
+    flags = "--copy_paste=2", "--crop_padding=2", "--crop_scale=0.5", "--flip", "--color_jitter=0.4"
+    training_set, _ = data.build_datasets(parse(*flags, path=tree))
+    draws = torch.rand(6, 2 + 3 * 10, generator=torch.Generator().manual_seed(0))
+    for index, pair in enumerate(zip(*draw(training_set, draws), strict=True)):
+        alone = draw(training_set, draws[index : index + 1], first=index)
+        assert torch.equal(alone[0][0], pair[0])
+        assert torch.equal(alone[1][0], pair[1])
 
 
 def spoil(path: Path, fault: str) -> None:
@@ -255,6 +280,15 @@ def test_what_is_bad_takes_its_twin_with_it(tree: Path, fault: str, cache: str) 
     skipping, _ = data.build_datasets(parse(*flags, path=tree))
     for _ in range(2):
         assert levels(skipping) == [(10 * n, n % 3) for n in (0, 4, 4, 1, 3, 5)]
+
+
+def test_bad_pair_is_replaced_where_it_would_be_pasted_on(tree: Path) -> None:
+    spoil(tree / "train" / "masks" / "a" / "2.png", "no mask")
+    flags = "--copy_paste=1", "--skip_bad=1"
+    training_set, _ = data.build_datasets(parse(*flags, path=tree))
+    draws = torch.full((1, 21), 1.5 / 6)  # the second pair onto the first
+    images, masks = draw(training_set, draws)
+    assert (images.unique().tolist(), masks.unique().tolist()) == ([40], [1])  # its neighbor
 
 
 def test_every_bad_file_is_listed(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,13 +333,14 @@ def test_fingerprint_tells_files_and_flags(tree: Path) -> None:
     def fingerprint(*flags: str) -> str:
         return data.build_datasets(parse(*flags, path=tree))[0].fingerprint
 
-    changes = "--flip", "--channels=1", "--crop_padding=4", "--crop_scale=0.5", "--color_jitter=0.1"
+    shape = "--crop_padding=4", "--crop_scale=0.5", "--flip"
+    changes = *shape, "--channels=1", "--color_jitter=0.1", "--copy_paste=1"
     prints = [fingerprint(), *map(fingerprint, changes)]
     assert fingerprint("--cache=ram") == prints[0]
     for kind in ("images", "masks"):
         path = tree / "train" / kind / "a" / "0.png"
         path.rename(path.with_name("new.png"))
-    assert len({*prints, fingerprint()}) == 7
+    assert len({*prints, fingerprint()}) == 8
 
 
 def test_workers_take_a_copy(tree: Path) -> None:
