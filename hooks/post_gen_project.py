@@ -55,6 +55,9 @@ EXTRA_FILES = {
     "detector": """
 annotations.py tests/test_annotations.py
 """.split(),
+    "segmenter": """
+tests/test_augmentation.py
+""".split(),
 }
 # </refresh>
 EXPECTED = [f"{MODEL}.py", *FILES, *EXTRA_FILES.get(ANSWERS["variant"], [])]

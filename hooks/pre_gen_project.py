@@ -33,12 +33,12 @@ tensorboardx torch torchinfo torchmetrics torchvision tqdm types-tqdm
 MODULES = """
 PIL annotations conftest data engine guide layers losses matplotlib networks numpy onnxruntime
 onnxscript ops plotly predict prefetch_generator prepare_data pycocotools pytest report sklearn
-small tensorboard tensorboardX test test_annotations test_augment test_cache test_checkpoint
-test_cuda test_data test_debugging test_distributed test_divergence test_engine test_environment
-test_exits test_files test_guide test_images test_known_data test_layers test_loading test_losses
-test_memory test_model test_networks test_notebook test_ops test_parallel test_predict
-test_prefetch test_prepare_data test_record test_report test_resume test_scripts test_speed
-test_train test_waits tests torch torchmetrics torchvision tqdm train
+small tensorboard tensorboardX test test_annotations test_augment test_augmentation test_cache
+test_checkpoint test_cuda test_data test_debugging test_distributed test_divergence test_engine
+test_environment test_exits test_files test_guide test_images test_known_data test_layers
+test_loading test_losses test_memory test_model test_networks test_notebook test_ops test_parallel
+test_predict test_prefetch test_prepare_data test_record test_report test_resume test_scripts
+test_speed test_train test_waits tests torch torchmetrics torchvision tqdm train
 """.split()
 CLASSES = {
     "common": """
