@@ -271,7 +271,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few of each: does it still run")
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
     arguments = parser.parse_args()
-    try:
+    try:  # now, not once a project is rendered
         find_rivals(arguments, time.perf_counter)
     except ModuleNotFoundError as error:
         parser.error(f"argument --rivals: no {error.name} here: pip install -e '.[dev,rivals]'")

@@ -107,10 +107,8 @@ class Augmentation:
         if self.jitter:
             factors = 1 + self.jitter * (2 * draws[:, 7:10] - 1)
             images = augment.adjust_color(images, *factors.unbind(1))
-        if others := self.copy_paste:
-            images, masks = (each.unflatten(0, (-1, 1 + others)) for each in (images, masks))
-            images, masks = augment.copy_paste(images, masks, IGNORED)
-        return images, masks
+        images, masks = (each.unflatten(0, (-1, 1 + self.copy_paste)) for each in (images, masks))
+        return augment.copy_paste(images, masks, IGNORED)
 
 
 class MaskFolder(Dataset[tuple[Tensor, Tensor]]):

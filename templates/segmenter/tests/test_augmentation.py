@@ -1,5 +1,6 @@
 """What data.py does to both of a training pair, and pairs whose objects are pasted on others."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,18 @@ def tree(tmp_path: Path) -> Path:
     return plant(tmp_path / "data")
 
 
-def mark_places(tree: Path) -> None:
-    """Has every image tell its places, and every mask tell them too: class 1 at even numbers."""
-    pixels = np.arange(SIZE**2, dtype=np.uint8).reshape(SIZE, SIZE)
+def paint(tree: Path, pair: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+    """Gives every image and its mask new pixels, those that `pair` returns at each call."""
     for path in tree.rglob("images/*/*.png"):
-        save(Image.fromarray(pixels), path)
-        save_mask(pixels % 3, Path(str(path).replace("images", "masks")))
+        pixels, labels = pair()
+        save(Image.fromarray(pixels.astype(np.uint8)), path)
+        save_mask(labels, Path(str(path).replace("images", "masks")))
+
+
+def mark_places(tree: Path) -> None:
+    """Has every image tell its places, and every mask the rest of the same by three."""
+    pixels = np.arange(SIZE**2).reshape(SIZE, SIZE)
+    paint(tree, lambda: (pixels, pixels % 3))
 
 
 def draw(training_set: data.MaskFolder, draws: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
@@ -63,9 +70,7 @@ def test_shift_is_as_far_as_its_draw_says(tree: Path) -> None:
 def test_random_boxes_are_cut_out_of_both_alike(tree: Path) -> None:
     """A picture of two halves: the border lies at the same place in image and mask."""
     halves = np.repeat([[0, 1]], 20, 1).repeat(40, 0)
-    for path in tree.rglob("images/*/*.png"):
-        save(Image.fromarray((200 * halves).astype(np.uint8)), path)
-        save_mask(halves, Path(str(path).replace("images", "masks")))
+    paint(tree, lambda: (200 * halves, halves))
     training_set, _ = data.build_datasets(parse("--crop_scale=0.3", path=tree, size=32))
     draws = torch.rand(6, 10, generator=torch.Generator().manual_seed(1))
     images, masks = draw(training_set, draws)
@@ -119,10 +124,8 @@ def test_border_of_a_shifted_image_is_not_pasted_on(tree: Path) -> None:
 
 
 def test_augmentation_is_the_same_for_any_batch(tree: Path) -> None:
-    random = np.random.default_rng(0)
-    for path in tree.rglob("images/*/*.png"):
-        save(Image.fromarray(random.integers(256, size=(SIZE, SIZE), dtype=np.uint8)), path)
-        save_mask(random.integers(3, size=(SIZE, SIZE)), Path(str(path).replace("images", "masks")))
+    random, shape = np.random.default_rng(0), (SIZE, SIZE)
+    paint(tree, lambda: (random.integers(256, size=shape), random.integers(3, size=shape)))
     flags = "--copy_paste=2", "--crop_padding=2", "--crop_scale=0.5", "--flip", "--color_jitter=0.4"
     training_set, _ = data.build_datasets(parse(*flags, path=tree))
     draws = torch.rand(6, 2 + 3 * 10, generator=torch.Generator().manual_seed(0))
