@@ -43,7 +43,9 @@ class EfficiencyMeter:
         self._clock = clock
         self._idle = _CudaIdle(device) if device.type == "cuda" else None
         self._share: float | None = None  # of the last window, lost to data
-        self._advised = False
+        self._advised = self._workers_run = False
+        self._number = 0  # of the step, whatever the window
+        self._own_share = 1.0  # of the time in steps, the thread's own
         self._restart()
 
     def _restart(self) -> None:
@@ -52,28 +54,31 @@ class EfficiencyMeter:
         self._own = self._sampled = 0.0  # of some steps, the thread's own time and all of it
 
     def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yields the batches and times each but the first, in which workers start."""
+        """Yields the batches and times each but the very first, in which workers start."""
         iterator = iter(batches)
-        started, first = self._clock(), True
+        if self._idle:
+            self._idle.begin()
+        started = self._clock()
         while (batch := next(iterator, _END)) is not _END:
             if self._idle:
-                self._idle.step_starts(first)
+                self._idle.step_starts(self._workers_run)
             # To read a thread's clock is a system call, dearer than all else here: not every step.
-            is_sample = not self._idle and self._steps % OWN_EVERY == 0
+            is_sample = not self._idle and self._number % OWN_EVERY == 1
             own = self._own_clock() if is_sample else 0.0
             begun = self._clock()
             yield batch
             done = self._clock()
             if self._idle:
                 self._idle.step_ends()
-            if not first:
+            if self._workers_run:
                 if is_sample:
                     self._own += self._own_clock() - own
                     self._sampled += done - begun
                 self._in_steps += done - begun
                 self._total += done - started
                 self._steps += 1
-            started, first = done, False
+            started, self._workers_run = done, True
+            self._number += 1
 
     def window(self, batch_size: int) -> dict[str, float]:
         """Returns `efficiency`, in [0, 1], and `images/s` since the last call, as far as known.
@@ -81,7 +86,9 @@ class EfficiencyMeter:
         On CUDA the efficiency is that of the window before.
         """
         total, steps = self._total, self._steps
-        computed = self._in_steps * (self._own / self._sampled if self._sampled else 1.0)
+        if self._sampled:  # a window of few steps may hold none of those
+            self._own_share = self._own / self._sampled
+        computed = self._in_steps * self._own_share
         self._restart()
         if not total:
             return {}
@@ -119,8 +126,12 @@ class _CudaIdle:
         event.record(self._stream)
         return event
 
-    def step_starts(self, first: bool) -> None:
-        if not first:
+    def begin(self) -> None:
+        """Has what the device did before, a test or nothing, not count."""
+        self._end = self._mark()
+
+    def step_starts(self, counts: bool) -> None:
+        if counts:
             self._pairs.append((self._end, self._mark()))
 
     def step_ends(self) -> None:

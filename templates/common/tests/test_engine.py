@@ -109,6 +109,34 @@ def test_meter_tells_waiting_from_computing() -> None:
     assert meter.window(batch_size=8) == {}
 
 
+def test_meter_counts_the_wait_at_an_epochs_start() -> None:
+    clock = Clock()
+    meter = EfficiencyMeter(torch.device("cpu"), clock, clock)
+
+    def loader() -> Iterator[int]:
+        clock.now += 6.0  # workers begin anew
+        yield from range(3)
+
+    for _ in range(2):
+        meter.window(batch_size=8)
+        for _ in meter.watch(loader()):
+            clock.now += 2.0
+        clock.now += 100.0  # a test is no waiting
+    assert meter.window(batch_size=8)["efficiency"] == pytest.approx(0.5)
+
+
+def test_meter_knows_the_own_share_of_short_windows() -> None:
+    clock, own = Clock(), Clock()
+    meter = EfficiencyMeter(torch.device("cpu"), clock, own)
+    shown = []
+    for _ in meter.watch(range(20)):
+        shown.append(meter.window(batch_size=8).get("efficiency"))
+        clock.now += 4.0
+        own.now += 1.0  # for the rest, a worker had its core
+    # The first step does not count, and a window ends within the step that asks for it.
+    assert shown == [None, None] + 18 * [0.25]
+
+
 @pytest.mark.cuda
 def test_meter_sees_the_devices_idle_time() -> None:
     """It does where the data is late, though the host never waits for the device."""
