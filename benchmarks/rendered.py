@@ -12,13 +12,14 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from batches import Batch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 TEMPLATE = Path(__file__).resolve().parent.parent
@@ -26,8 +27,6 @@ SETTINGS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text
 VARIANTS: list[str] = SETTINGS["variant"]
 CLASSES = 4
 SIDE = 32  # pixels, of the PNG files
-
-Batch = Sequence[Tensor]  # images, uint8 (N, 3, H, W), and labels (N,)
 
 
 def render(folder: Path, variant: str = "classifier") -> Path:
@@ -101,33 +100,6 @@ class Project:
         model.load_state_dict(trainer.model.state_dict())
         (optimizer,) = self.model_class.build_optimizers(model, trainer.options).values()
         return model, optimizer
-
-
-class MemoryLoader:
-    """Batches in memory, with all that train.py asks of its loader.
-
-    Args:
-        batches: those of each epoch.
-        num_workers: what it pretends to have; train.py starts its background thread if any.
-    """
-
-    persistent_workers = False
-
-    def __init__(self, batches: Sequence[Batch], num_workers: int = 0) -> None:
-        self.batches = batches
-        self.num_workers = num_workers
-
-    def set_position(self, epoch: int, start: int) -> None:
-        """Takes the place in the run, which says nothing here: every epoch is the same."""
-
-    def close(self) -> None:
-        """Has nothing to end."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
 
 def shortest_loop(model: nn.Module, optimizer: Optimizer, batches: Iterable[Batch]) -> None:

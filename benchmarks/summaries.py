@@ -1,6 +1,8 @@
 """How the benchmarks put numbers together, and print them."""
 
 import datetime
+import itertools
+import operator
 import os
 import platform
 import statistics
@@ -8,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+
+Window = tuple[int, float, float]  # epoch, efficiency, and time an image
 
 
 def summarize(values: Sequence[float]) -> dict[str, float]:
@@ -18,6 +22,15 @@ def summarize(values: Sequence[float]) -> dict[str, float]:
 def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
     """Returns how many times as fast as theirs ours was, round by round."""
     return [their / our for their, our in zip(theirs, ours, strict=True)]
+
+
+def means_of_epochs(windows: Sequence[Window]) -> list[float]:
+    """Returns each epoch's mean efficiency: windows that took longer weigh more."""
+    means = []
+    for _, group in itertools.groupby(windows, key=operator.itemgetter(0)):
+        _, efficiencies, times = zip(*group, strict=True)
+        means.append(statistics.fmean(efficiencies, times))
+    return means
 
 
 def describe_machine() -> dict[str, Any]:

@@ -23,9 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rendered import SIDE, Batch, MemoryLoader, Project, render, shortest_loop, terminal, write_data
+from batches import MemoryLoader, WorkersLoader, make_batches
+from rendered import SIDE, Project, render, shortest_loop, terminal, write_data
 from rendered import train_epoch as train_ours
-from summaries import describe_machine, print_cost, print_saving, print_speed, ratios, summarize
+from summaries import (
+    Window,
+    describe_machine,
+    means_of_epochs,
+    print_cost,
+    print_saving,
+    print_speed,
+    ratios,
+    summarize,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -89,12 +99,13 @@ def measure_cost(
     with terminal(), build_trainer(project, options) as trainer:
         model, optimizer = project.build_model(trainer)
         built = {name: project.build_model(trainer) for name in rivals}
+        loader = MemoryLoader(batches)
+        sent = WorkersLoader(batches, trainer.training_loader.batch_sampler.at_once)
         epochs: dict[str, Callable[[], float | None]] = {
             "shortest": lambda: shortest_loop(model, optimizer, batches),
-            "no thread": lambda: train_from(trainer, MemoryLoader(batches)),
-            "thread": lambda: train_from(trainer, MemoryLoader(batches, num_workers=1)),
+            "no thread": lambda: train_from(trainer, loader),
+            "thread": lambda: train_from(trainer, sent),
         }
-        loader = MemoryLoader(batches)
         epochs |= {name: run(*built[name], loader) for name, run in rivals.items()}
         times = interleave(epochs, rounds * LAPS, time.process_time)
     shortest = times.pop("shortest")
@@ -136,18 +147,6 @@ def measure_saving(
     return summarize(ratios(times["none"], times["saves"]))
 
 
-def make_batches(count: int, size: int, side: int) -> list[Batch]:
-    """Returns `count` batches of random images, uint8 (N, 3, H, W), and labels (N,)."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        [
-            torch.randint(256, (size, 3, side, side), dtype=torch.uint8, generator=generator),
-            torch.arange(size) % 4,
-        ]
-        for _ in range(count)
-    ]
-
-
 def train_from(trainer: Any, loader: MemoryLoader) -> None:
     """Trains one epoch of train.py on the loader's batches."""
     trainer.training_loader = loader
@@ -167,7 +166,7 @@ def measure_speed(
     run_dir = Path(tempfile.mkdtemp(dir=folder))
     options = project.parse(folder / "data", run_dir, "--batch_size", str(BATCH_SIZE), *flags)
     with terminal(), build_trainer(project, options) as trainer:
-        shown = collect_efficiency(trainer)
+        windows = collect_windows(trainer)
         loaders = {name: build_plain_loader(trainer) for name in ("plain", *rivals)}
         batches = list(loaders["plain"])
         built = {name: project.build_model(trainer) for name in ("memory", *loaders)}
@@ -186,23 +185,23 @@ def measure_speed(
     return {
         "images/s": summarize([images / seconds for seconds in ours]),
         **{f"of {name}": summarize(ratios(theirs, ours)) for name, theirs in times.items()},
-        "efficiency": summarize(shown or [math.nan]),
+        "efficiency": summarize(means_of_epochs(windows) or [math.nan]),
     }
 
 
-def collect_efficiency(trainer: Any) -> list[float]:
+def collect_windows(trainer: Any) -> list[Window]:
     """Returns a list to which each efficiency that train.py shows is appended, once all is warm."""
-    shown: list[float] = []
+    windows: list[Window] = []
     window = trainer.meter.window
 
     def watched(batch_size: int) -> dict[str, float]:
         speed: dict[str, float] = window(batch_size)
         if trainer.state.epoch > 1 and speed:
-            shown.append(speed["efficiency"])
+            windows.append((trainer.state.epoch, speed["efficiency"], 1 / speed["images/s"]))
         return speed
 
     trainer.meter.window = watched
-    return shown
+    return windows
 
 
 def build_plain_loader(trainer: Any) -> DataLoader[tuple[Tensor, Tensor]]:

@@ -46,8 +46,8 @@ Any BEST BackgroundBatches BadImageError Canvas CanvasObject CheckedCache Checkp
 DeferredStepGuard Definition DeviceCache DiskCache DivergenceError DrawnBySample EfficiencyMeter
 Facts FailedError FakeArrays FakeImagenette FileList Finding FullDisk HTMLParser Half History Image
 ImageStore LossWindow Malicious MaskStore MemoryCache MetricCollection MovingAverage Namespace
-NoCache NotForWorkers Numbers OPTIONS Page Parse Parser Path Picture Point PreemptedError Project
-READABLE Record Replicas ReplicatedNetwork ResumableBatchSampler Rows Rule RunLock Scene
+NoCache NotForWorkers Numbers OPTIONS Page Pairs Parse Parser Path Picture Point PreemptedError
+Project READABLE Record Replicas ReplicatedNetwork ResumableBatchSampler Rows Rule RunLock Scene
 SeededDataset Source SplitNetwork StepGuard StepSchedule StopRequest Tensor TestFileList
 TestListing TestReadImage Trainer TrainingLoader TrainingState UserError
 """.split(),

@@ -28,8 +28,8 @@ def _batches_at_once(dataset: Dataset[Any], batch_size: int) -> int:
     return min(8, max(1, CHUNK_BYTES // (batch_size * sample_bytes))) if sample_bytes else 1
 
 
-def _split(chunks: Iterator[Any], size: int) -> Iterator[Any]:
-    """Yields batches of `size` samples out of batches of one or more times as many."""
+def split(chunks: Iterator[Any], size: int) -> Iterator[Any]:
+    """Yields batches of `size` samples out of chunks: batches of one or more times as many."""
     for chunk in chunks:
         if isinstance(chunk, tuple):
             yield from zip(*(part.split(size) for part in chunk), strict=True)
@@ -89,10 +89,18 @@ class TrainingLoader(DataLoader[Any]):
         self.set_position = sampler.set_position
 
     def __iter__(self) -> Any:
+        return self.split(self.chunks())
+
+    def chunks(self) -> Iterator[Any]:
+        """Starts an epoch, and returns its batches as they are made, several at once."""
         if self.num_workers and not getattr(self._samples, "needs_workers", True):
             self.close()
             self.num_workers = 0  # from here on, batches are made in this process
-        return _split(super().__iter__(), self._size)  # its workers start here, not at the first
+        return super().__iter__()  # its workers start here, not at the first
+
+    def split(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        """Yields the batches out of what `chunks` gave."""
+        return split(chunks, self._size)
 
     def close(self) -> None:
         """Ends the workers, which outlive an epoch; they would wait for the next one for ever."""

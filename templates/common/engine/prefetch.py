@@ -25,16 +25,19 @@ class BackgroundBatches:
     overlaps the computation.
 
     Args:
-        loader: sized iterable of batches (tensors in tuples, lists and dicts).
+        loader: sized iterable of batches (tensors in tuples, lists and dicts). If its batches come
+            several at once, by `chunks()`, they go through the thread as one, and only here does
+            `split` part them: to hand over is dear beside a short step.
         device: where the batches go.
-        ahead: batches to keep ready. The thread is left out if this is 0, and for a loader without
-            workers, whose samples the thread would draw, racing the model for random numbers.
+        ahead: batches, or chunks of them, to keep ready. The thread is left out if this is 0, and
+            for a loader without workers, whose samples the thread would draw, racing the model for
+            random numbers.
     """
 
     def __init__(self, loader: Any, device: torch.device, ahead: int) -> None:
         self.loader = loader
         self.device = device
-        self.ahead = ahead if getattr(loader, "num_workers", 0) else 0
+        self.ahead = ahead
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._background: BackgroundGenerator | None = None
         self._leaving = False
@@ -43,14 +46,9 @@ class BackgroundBatches:
     def __enter__(self) -> "BackgroundBatches":
         # The workers start here, in the main thread, where torch can watch over them.
         with hold_signals(), garbage_left_alone():
-            self._iterator = iter(self.loader)
-        if self.device.type == "cpu" and not self.ahead:
-            self._batches = self._iterator  # nothing to move, and nothing to hide
-            return self
-        source = self._moved(self._iterator)
-        if self.ahead:
-            source = self._background = BackgroundGenerator(source, max_prefetch=self.ahead)
-        self._batches = source if self._stream is None else self._received(source)
+            self._iterator = getattr(self.loader, "chunks", self.loader.__iter__)()
+        batches = self._on_device(self._iterator)
+        self._batches = self.loader.split(batches) if hasattr(self.loader, "split") else batches
         return self
 
     def __exit__(
@@ -72,6 +70,16 @@ class BackgroundBatches:
 
     def __iter__(self) -> Iterator[Any]:
         return self._batches
+
+    def _on_device(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Returns the iterator that moves what another one gives, ahead of time if it may."""
+        in_background = self.ahead and getattr(self.loader, "num_workers", 0)
+        if self.device.type == "cpu" and not in_background:
+            return batches  # nothing to move, and nothing to hide
+        batches = self._moved(batches)
+        if in_background:
+            batches = self._background = BackgroundGenerator(batches, max_prefetch=self.ahead)
+        return batches if self._stream is None else self._received(batches)
 
     def _moved(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yields each batch on the device; on CUDA, with the event that says its copy is done."""

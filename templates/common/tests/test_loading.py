@@ -1,6 +1,7 @@
 """The training loader on the data: several batches at once, workers, images on the device."""
 
 import multiprocessing
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import data
 from engine.loading import TrainingLoader
+from engine.prefetch import BackgroundBatches
 
 Builder = Callable[..., TrainingLoader]
 
@@ -47,6 +49,16 @@ def test_several_batches_at_once_are_the_same(
         for batch, expected in zip(batches, read(single, start), strict=True):
             assert torch.equal(batch, expected)
     several.close()
+
+
+def test_a_thread_hands_over_the_same_batches_while_there_are_workers(build: Builder) -> None:
+    loader, expected = build(1), read(build(0))
+    for workers in (1, 0):  # once all is cached, there are none
+        loader.set_position(1, 0)
+        with BackgroundBatches(loader, torch.device("cpu"), 1) as batches:
+            threads = [type(each).__name__ for each in threading.enumerate()]
+            assert loader.num_workers == threads.count("BackgroundGenerator") == workers
+            assert all(map(torch.equal, [images for images, _ in batches], expected))
 
 
 def test_workers_end_once_all_is_cached(build: Builder) -> None:

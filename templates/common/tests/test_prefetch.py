@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -136,6 +137,33 @@ def test_as_many_batches_are_kept_ready_as_asked_for(ahead: int) -> None:
                 time.sleep(0.001)
             time.sleep(0.002)  # in which one too many would come
             assert len(made) == expected
+
+
+class Pairs(Source):
+    """A loader whose batches come two at once."""
+
+    def chunks(self) -> Iterator[Any]:
+        return iter([(0, 1), (2, 3), (4, 5), (6, 7)])
+
+    def split(self, chunks: Iterator[Any]) -> Iterator[int]:
+        for chunk in chunks:
+            yield from chunk
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_batches_that_come_several_at_once_pass_the_thread_as_one(
+    monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    moved = []
+
+    def note(chunk: Any, device: torch.device) -> Any:
+        moved.append(chunk)
+        return chunk
+
+    monkeypatch.setattr("engine.prefetch.to_device", note)
+    with BackgroundBatches(Pairs(lambda: iter([])), CPU, ahead) as batches:
+        assert list(batches) == list(range(8))
+    assert moved == ([(0, 1), (2, 3), (4, 5), (6, 7)] if ahead else [])
 
 
 def test_tensors_are_found_in_nested_batches() -> None:
