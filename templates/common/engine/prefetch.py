@@ -44,11 +44,12 @@ class BackgroundBatches:
         self._batches: Iterator[Any]
 
     def __enter__(self) -> "BackgroundBatches":
+        chunks = getattr(self.loader, "chunks", None)
         # The workers start here, in the main thread, where torch can watch over them.
         with hold_signals(), garbage_left_alone():
-            self._iterator = getattr(self.loader, "chunks", self.loader.__iter__)()
+            self._iterator = chunks() if chunks else iter(self.loader)
         batches = self._on_device(self._iterator)
-        self._batches = self.loader.split(batches) if hasattr(self.loader, "split") else batches
+        self._batches = self.loader.split(batches) if chunks else batches
         return self
 
     def __exit__(
