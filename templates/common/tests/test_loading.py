@@ -58,7 +58,7 @@ def test_a_thread_hands_over_the_same_batches_while_there_are_workers(build: Bui
         with BackgroundBatches(loader, torch.device("cpu"), 1) as batches:
             threads = [type(each).__name__ for each in threading.enumerate()]
             assert loader.num_workers == threads.count("BackgroundGenerator") == workers
-            assert all(map(torch.equal, [images for images, _ in batches], expected))
+            assert all(map(torch.equal, [batch[0] for batch in batches], expected))
 
 
 def test_workers_end_once_all_is_cached(build: Builder) -> None:
