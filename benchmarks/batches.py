@@ -1,7 +1,7 @@
 """Batches in memory, and what has train.py take them for those of a loader."""
 
-import importlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,14 +52,15 @@ class WorkersLoader(MemoryLoader):
 
     Args:
         batches: those of each epoch.
-        at_once: how many of them come in a chunk.
+        loader: the trainer's own, which says how many come in a chunk, and parts it.
     """
 
     num_workers = 1
 
-    def __init__(self, batches: Sequence[Batch], at_once: int) -> None:
+    def __init__(self, batches: Sequence[Batch], loader: Any) -> None:
         super().__init__(batches)
-        self._split = importlib.import_module("engine.loading").split
+        self.split = loader.split
+        at_once = loader.batch_sampler.at_once
         starts = range(0, len(batches), at_once)
         parts = [zip(*batches[start : start + at_once], strict=True) for start in starts]
         self._chunks = [tuple(map(torch.cat, part)) for part in parts]
@@ -67,8 +68,3 @@ class WorkersLoader(MemoryLoader):
     def chunks(self) -> Iterator[Batch]:
         """Begins an epoch."""
         return iter(self._chunks)
-
-    def split(self, chunks: Iterator[Batch]) -> Iterator[Batch]:
-        """Yields the batches out of chunks, as the project's own loader does."""
-        batches: Iterator[Batch] = self._split(chunks, len(self.batches[0][0]))
-        return batches

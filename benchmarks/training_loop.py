@@ -100,7 +100,7 @@ def measure_cost(
         model, optimizer = project.build_model(trainer)
         built = {name: project.build_model(trainer) for name in rivals}
         loader = MemoryLoader(batches)
-        sent = WorkersLoader(batches, trainer.training_loader.batch_sampler.at_once)
+        sent = WorkersLoader(batches, trainer.training_loader)
         epochs: dict[str, Callable[[], float | None]] = {
             "shortest": lambda: shortest_loop(model, optimizer, batches),
             "no thread": lambda: train_from(trainer, loader),

@@ -28,15 +28,6 @@ def _batches_at_once(dataset: Dataset[Any], batch_size: int) -> int:
     return min(8, max(1, CHUNK_BYTES // (batch_size * sample_bytes))) if sample_bytes else 1
 
 
-def split(chunks: Iterator[Any], size: int) -> Iterator[Any]:
-    """Yields batches of `size` samples out of chunks: batches of one or more times as many."""
-    for chunk in chunks:
-        if isinstance(chunk, tuple):
-            yield from zip(*(part.split(size) for part in chunk), strict=True)
-        else:
-            yield chunk
-
-
 def usable_cpus() -> int:
     """Returns how many CPUs this process may use."""
     # The affinity sees a job's share of the machine, where the CPU count sees the whole of it.
@@ -100,7 +91,11 @@ class TrainingLoader(DataLoader[Any]):
 
     def split(self, chunks: Iterator[Any]) -> Iterator[Any]:
         """Yields the batches out of what `chunks` gave."""
-        return split(chunks, self._size)
+        for chunk in chunks:
+            if isinstance(chunk, tuple):
+                yield from zip(*(part.split(self._size) for part in chunk), strict=True)
+            else:
+                yield chunk
 
     def close(self) -> None:
         """Ends the workers, which outlive an epoch; they would wait for the next one for ever."""
