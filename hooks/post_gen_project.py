@@ -40,16 +40,16 @@ engine/schedules.py engine/speed.py engine/state.py engine/stopping.py engine/st
 engine/weights.py layers.py losses.py networks.py notebooks/explore.ipynb ops.py predict.py
 prepare_data.py pyproject.toml report.py ruff.toml scripts/slurm.sbatch scripts/torchrun.sh test.py
 tests/conftest.py tests/guide/__init__.py tests/guide/__main__.py tests/guide/files.py
-tests/guide/modules.py tests/guide/source.py tests/guide/training.py tests/small.py
-tests/test_augment.py tests/test_cache.py tests/test_checkpoint.py tests/test_cuda.py
-tests/test_data.py tests/test_debugging.py tests/test_distributed.py tests/test_divergence.py
-tests/test_engine.py tests/test_environment.py tests/test_exits.py tests/test_files.py
-tests/test_guide.py tests/test_images.py tests/test_known_data.py tests/test_layers.py
-tests/test_loading.py tests/test_losses.py tests/test_memory.py tests/test_model.py
-tests/test_networks.py tests/test_notebook.py tests/test_ops.py tests/test_parallel.py
-tests/test_predict.py tests/test_prefetch.py tests/test_prepare_data.py tests/test_record.py
-tests/test_report.py tests/test_resume.py tests/test_scripts.py tests/test_speed.py
-tests/test_train.py tests/test_waits.py train.py
+tests/guide/modules.py tests/guide/project.py tests/guide/source.py tests/guide/training.py
+tests/small.py tests/test_augment.py tests/test_cache.py tests/test_checkpoint.py
+tests/test_cuda.py tests/test_data.py tests/test_debugging.py tests/test_distributed.py
+tests/test_divergence.py tests/test_engine.py tests/test_environment.py tests/test_exits.py
+tests/test_files.py tests/test_guide.py tests/test_images.py tests/test_known_data.py
+tests/test_layers.py tests/test_loading.py tests/test_losses.py tests/test_memory.py
+tests/test_model.py tests/test_networks.py tests/test_notebook.py tests/test_ops.py
+tests/test_parallel.py tests/test_predict.py tests/test_prefetch.py tests/test_prepare_data.py
+tests/test_record.py tests/test_report.py tests/test_resume.py tests/test_scripts.py
+tests/test_speed.py tests/test_train.py tests/test_waits.py train.py
 """.split()
 EXTRA_FILES = {
     "detector": """

@@ -230,6 +230,7 @@ BROKEN: dict[str, list[Change]] = {
     ],
     "T10": [
         replaced("engine/record.py", "tensorboardX", "torch.utils.tensorboard"),
+        appended("engine/record.py", "from torch.utils import tensorboard"),
         replaced("train.py", r"log_every", "show_every"),
     ],
     "T11": [

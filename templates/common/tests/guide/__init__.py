@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from . import files, modules, training
-from .source import Finding, Project, Rule
+from .project import Finding, Project, Rule
 
 RULES = {**files.RULES, **modules.RULES, **training.RULES}
 

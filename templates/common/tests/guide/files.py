@@ -1,11 +1,10 @@
 """Rules on files: what stands where, and which way imports run."""
 
-import ast
 import graphlib
 import json
 from collections.abc import Iterator
 
-from .source import KNOWN, PARTS, Place, Project, Rule
+from .project import KNOWN, PARTS, Place, Project, Rule
 
 SCRIPTS = ("train", "test", "predict", "report")
 # Which of the project's own modules each may import.
@@ -63,7 +62,7 @@ def wrong_imports(project: Project) -> Iterator[Place]:
         graph[importer].add(module)
         if module not in project.sources:
             yield path, line, f"there is no module {target}"
-        elif target != module and target.rpartition(".")[2] not in _offers(project, module):
+        elif target != module and target.rpartition(".")[2] not in project.sources[module].offered:
             yield path, line, f"there is no {target.rpartition('.')[2]} in {module}"
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -75,41 +74,19 @@ def wrong_imports(project: Project) -> Iterator[Place]:
 def _imports(project: Project) -> Iterator[tuple[str, int, str]]:
     """Yields importer, line and dotted target of each import inside the project."""
     ours = {name.split(".")[0] for name in project.sources}
-    for source, node in project.nodes():
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            package = f"{source.module.split('.')[0]}." if node.level else ""
-            names = [f"{package}{node.module or ''}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        yield from (
-            (source.module, node.lineno, name) for name in names if name.split(".")[0] in ours
-        )
-
-
-def _offers(project: Project, module: str) -> set[str]:
-    """Collects the names that a module offers to others."""
-    source = project.sources[module]
-    stored = (
-        node.id
-        for statement in source.tree.body
-        if not isinstance(statement, ast.FunctionDef | ast.ClassDef)
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name)
-    )
-    return {*source.names, *stored, "*"}
+    for source in project.sources.values():
+        for line, name, _ in source.imports():
+            if name.split(".")[0] in ours:
+                yield source.module, line, name
 
 
 def data_in_training(project: Project) -> Iterator[Place]:
     """F5: data loading stands apart from the training script."""
     if "data" not in project.sources:
         yield "data.py", 1, "there is no such file"
-    for train, node in project.nodes("train"):
-        if isinstance(node, ast.Name | ast.Attribute):
-            name = train.dotted(node)
-            if name.startswith(OF_DATA):
-                yield train.path, node.lineno, f"{name} in the training script"
+    for train, node, name in project.names("train"):
+        if name.startswith(OF_DATA):
+            yield train.path, node.lineno, f"{name} in the training script"
 
 
 def notebooks_without_the_project(project: Project) -> Iterator[Place]:

@@ -3,7 +3,8 @@
 import ast
 from collections.abc import Iterator
 
-from .source import Definition, Place, Project, Rule, Source
+from .project import Definition, Place, Project, Rule
+from .source import Source
 
 BUILDING = ("layers", "networks", "losses")
 TENSORS = (*BUILDING, "ops", "train", "test", "predict")  # and the model's file
@@ -33,8 +34,8 @@ def _holds(each: Definition) -> bool:
 
 def called_forward(project: Project) -> Iterator[Place]:
     """M2: a module is called, and its hooks with it."""
-    for source, node in project.nodes():
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+    for source, node in project.nodes(ast.Call):
+        if isinstance(node.func, ast.Attribute):
             owner = node.func.value
             is_super = isinstance(owner, ast.Call) and source.dotted(owner.func) == "super"
             if node.func.attr == "forward" and not is_super:
@@ -43,9 +44,7 @@ def called_forward(project: Project) -> Iterator[Place]:
 
 def hidden_blocks(project: Project) -> Iterator[Place]:
     """M3: a list of blocks becomes nn.Sequential(*blocks); in a plain list they are lost."""
-    for source, function in project.nodes(*BUILDING, project.model[0]):
-        if not isinstance(function, ast.FunctionDef):
-            continue
+    for source, function in project.nodes(ast.FunctionDef, *BUILDING, project.model[0]):
         lists = set()
         for target, value in _assignments(function):
             if isinstance(target, ast.Name) and isinstance(value, ast.List | ast.ListComp):
@@ -103,14 +102,13 @@ def several_outputs(project: Project) -> Iterator[Place]:
 
 def losses_elsewhere(project: Project) -> Iterator[Place]:
     """M6: losses are nn.Modules in losses.py."""
-    others = set(TENSORS) - {"losses"}
-    for source, node in project.nodes(*others, project.model[0]):
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Loss"):
-            yield source.path, node.lineno, f"{node.name} is defined here"
-        elif isinstance(node, ast.Name | ast.Attribute):
-            name = source.dotted(node)
-            if name.startswith(("torch.nn.", "torchvision.ops.")) and _is_loss(name):
-                yield source.path, node.lineno, f"{name} is used here"
+    others = {*TENSORS, project.model[0]} - {"losses"}
+    for source, defined in project.nodes(ast.ClassDef, *others):
+        if defined.name.endswith("Loss"):
+            yield source.path, defined.lineno, f"{defined.name} is defined here"
+    for source, node, name in project.names(*others):
+        if name.startswith(("torch.nn.", "torchvision.ops.")) and _is_loss(name):
+            yield source.path, node.lineno, f"{name} is used here"
 
 
 def _is_loss(name: str) -> bool:
@@ -141,10 +139,9 @@ def _numpy(each: Definition, node: ast.AST) -> str:
 
 def data_of_tensors(project: Project) -> Iterator[Place]:
     """M8: .detach(), never .data."""
-    for source, node in project.nodes(*TENSORS, project.model[0]):
-        is_data = isinstance(node, ast.Attribute) and node.attr == "data"
-        if is_data and not source.dotted(node).startswith("torch.utils"):
-            yield source.path, getattr(node, "lineno", 1), ast.unparse(node)
+    for source, node in project.nodes(ast.Attribute, *TENSORS, project.model[0]):
+        if node.attr == "data" and not source.dotted(node).startswith("torch.utils"):
+            yield source.path, node.lineno, ast.unparse(node)
 
 
 def evaluation_modes(project: Project) -> Iterator[Place]:
@@ -159,8 +156,7 @@ def evaluation_modes(project: Project) -> Iterator[Place]:
             yield *place, f"{each.name} does not call eval()"
         if not names & {"no_grad", "inference_mode"}:
             yield *place, f"{each.name} is not without gradients"
-    attributes = (node for _, node in project.nodes("train") if isinstance(node, ast.Attribute))
-    if not any(node.attr == "train" for node in attributes):
+    if not any(node.attr == "train" for _, node in project.nodes(ast.Attribute, "train")):
         yield "train.py", 1, "no epoch calls train()"
 
 

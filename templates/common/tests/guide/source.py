@@ -1,56 +1,18 @@
-"""A project as its syntax trees say it is: what each name stands for, and what uses what."""
+"""A file as its syntax tree says it is: what it imports, and what each name stands for."""
 
 import ast
-import builtins
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, TypeVar
 
+Node = TypeVar("Node", bound=ast.AST)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-Place = tuple[str, int, str]  # path, line, and what is wrong there
-
 COMMENT = re.compile(r"#\s*guide:\s*allow\s+(\w+)(?:\s+because\s+(\S.*))?")
-
-
-class Finding(NamedTuple):
-    """A place where the project departs from the guide."""
-
-    path: str
-    line: int
-    rule: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.rule} {self.text}"
-
-
-class Rule(NamedTuple):
-    """A rule of the guide: what finds the places that break it, and what to do there."""
-
-    find: "Callable[[Project], Iterator[Place]]"
-    remedy: str
-
-
-class Definition(NamedTuple):
-    """A function or class of the project, and the class that it is a method of, if any."""
-
-    source: "Source"
-    node: "Function | ast.ClassDef"
-    owner: ast.ClassDef | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name in the source, with that of its class."""
-        return f"{self.owner.name}.{self.node.name}" if self.owner else self.node.name
-
-    def code(self) -> list[ast.AST]:
-        """Returns the nodes of it that are run; a class's methods are definitions of their own."""
-        return self.source.code(self.node)
 
 
 class Source:
@@ -65,11 +27,34 @@ class Source:
         self.path = path
         self.tree = ast.parse(text)
         self.module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self.nodes = list(ast.walk(self.tree))
+        self._kinds: dict[type, list[Any]] = defaultdict(list)
+        for node in ast.walk(self.tree):
+            self._kinds[type(node)].append(node)
         self.names = dict(_bindings(self))
         self.comments = dict(_comments(text)) if "guide:" in text else {}
         self._locals: dict[ast.AST, set[str]] = {}
         self._code: dict[ast.AST, list[ast.AST]] = {}
+
+    def nodes(self, kind: type[Node]) -> list[Node]:
+        """Returns the nodes of a kind; most of a tree's are of others."""
+        return self._kinds[kind]
+
+    def imports(self) -> Iterator[tuple[int, str, str]]:
+        """Yields line, dotted name and name in this file of each thing that it imports."""
+        for node in self.nodes(ast.Import):
+            yield from ((node.lineno, alias.name, alias.asname or "") for alias in node.names)
+        for each in self.nodes(ast.ImportFrom):
+            package = f"{self.module.split('.')[0]}." if each.level else ""
+            origin = f"{package}{each.module or ''}".strip(".")
+            for alias in each.names:
+                yield each.lineno, f"{origin}.{alias.name}", alias.asname or alias.name
+
+    @cached_property
+    def offered(self) -> set[str]:
+        """The names that other files may import from it."""
+        plain = (each for each in self.tree.body if not isinstance(each, Function | ast.ClassDef))
+        nodes = chain.from_iterable(ast.walk(each) for each in plain)
+        return {*self.names, *(node.id for node in nodes if isinstance(node, ast.Name)), "*"}
 
     def dotted(self, node: ast.AST, within: ast.AST | None = None) -> str:
         """Returns what a name stands for: numpy.mean for np.mean; nothing if it is no name.
@@ -117,16 +102,9 @@ def _bindings(source: Source) -> Iterator[tuple[str, str]]:
     for node in source.tree.body:
         if isinstance(node, Function | ast.ClassDef):
             yield node.name, f"{source.module}.{node.name}"
-    for each in source.nodes:
-        if isinstance(each, ast.Import):
-            for alias in each.names:
-                name = alias.name if alias.asname else alias.name.split(".")[0]
-                yield alias.asname or name, name
-        elif isinstance(each, ast.ImportFrom):
-            package = f"{source.module.split('.')[0]}." if each.level else ""
-            for alias in each.names:
-                origin = f"{package}{each.module or ''}".strip(".")
-                yield alias.asname or alias.name, f"{origin}.{alias.name}"
+    for _, target, name in source.imports():
+        package = target.split(".")[0]  # is what `import a.b` alone brings
+        yield (name, target) if name else (package, package)
 
 
 def _comments(text: str) -> Iterator[tuple[int, tuple[str, str | None]]]:
@@ -134,139 +112,6 @@ def _comments(text: str) -> Iterator[tuple[int, tuple[str, str | None]]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and (match := COMMENT.search(token.string)):
             yield token.start[0], (match[1], match[2])
-
-
-class Project:
-    """All Python files of a project but its tests.
-
-    Args:
-        root: its folder.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.sources: dict[str, Source] = {}
-        self.unreadable: list[Finding] = []
-        packages = [path.parent for path in root.glob("*/__init__.py")]  # data may lie beside them
-        inner = [path for folder in packages for path in folder.rglob("*.py")]
-        for path in sorted([*root.glob("*.py"), *inner]):
-            name = path.relative_to(root).as_posix()
-            if name.split("/")[0] != "tests":
-                try:
-                    source = parse(name, path.read_text(encoding="utf-8"))
-                except (SyntaxError, ValueError) as error:
-                    self.unreadable.append(Finding(name, 1, "syntax", f"is wrong: {error}"))
-                else:
-                    self.sources[source.module] = source
-
-    def nodes(self, *modules: str) -> Iterator[tuple[Source, ast.AST]]:
-        """Yields every node of the named modules, as far as they are there; by default of all."""
-        for source in self.sources.values():
-            if not modules or source.module in modules:
-                yield from ((source, node) for node in source.nodes)
-
-    @cached_property
-    def definitions(self) -> dict[str, Definition]:
-        """Functions, classes and methods by their dotted names."""
-        found = {}
-        for source in self.sources.values():
-            for node in source.tree.body:
-                if isinstance(node, Function | ast.ClassDef):
-                    found[f"{source.module}.{node.name}"] = Definition(source, node)
-                for method in node.body if isinstance(node, ast.ClassDef) else []:
-                    if isinstance(node, ast.ClassDef) and isinstance(method, Function):
-                        name = f"{source.module}.{node.name}.{method.name}"
-                        found[name] = Definition(source, method, node)
-        return found
-
-    @cached_property
-    def model(self) -> tuple[str, str]:
-        """Module and class of the finished model: what train.py imports beside the known files."""
-        train = self.sources.get("train")
-        for node in train.tree.body if train else []:
-            if isinstance(node, ast.ImportFrom) and node.module in self.sources:
-                is_known = node.module.split(".")[0] in KNOWN
-                if not is_known:
-                    return node.module, node.names[0].name
-        return "", ""
-
-    def bases(self, name: str) -> list[str]:
-        """Returns a class of the project, its bases, and theirs; others end the search."""
-        found = [name]
-        for each in found:  # which grows meanwhile
-            known = self.definitions.get(each)
-            for base in known.node.bases if known and isinstance(known.node, ast.ClassDef) else []:
-                base = base.value if isinstance(base, ast.Subscript) else base  # a generic's
-                dotted = known.source.dotted(base) if known else ""
-                found += [dotted] if dotted not in found else []
-        return found
-
-    def is_module(self, name: str) -> bool:
-        """Says whether a class is an nn.Module, as far as one can tell without importing it."""
-        others = [base for base in self.bases(name) if base not in self.definitions]
-        return not all(base.startswith(PLAIN) or hasattr(builtins, base) for base in others)
-
-    def module_classes(self) -> Iterator[tuple[str, Definition]]:
-        """Yields the project's classes that are nn.Modules, by their dotted names."""
-        for name, each in self.definitions.items():
-            if isinstance(each.node, ast.ClassDef) and self.is_module(name):
-                yield name, each
-
-    def method(self, owner: str, name: str) -> Definition | None:
-        """Returns a method of a class of the project, its own or inherited."""
-        for base in self.bases(owner):
-            if found := self.definitions.get(f"{base}.{name}"):
-                return found
-        return None
-
-    def uses(self, each: Definition) -> Iterator[Definition]:
-        """Yields what of the project a function or class refers to."""
-        for node in each.code():
-            name = each.source.dotted(node, each.node)
-            if name.startswith("self.") and each.owner:
-                owner = f"{each.source.module}.{each.owner.name}"
-                found = self.method(owner, name.removeprefix("self."))
-            else:
-                found = self.definitions.get(name)
-            if found and found.node is not each.node:
-                yield found
-        if isinstance(each.node, ast.ClassDef):
-            prefix = f"{each.source.module}.{each.name}"
-            own = (node for node in each.node.body if isinstance(node, Function))
-            yield from (self.definitions[f"{prefix}.{node.name}"] for node in own)
-
-    def reachable(self, *starts: Definition) -> list[Definition]:
-        """Returns the definitions, and what of the project they use, directly or not."""
-        seen: dict[ast.AST, Definition] = {}
-        waiting = list(starts)
-        while waiting:
-            each = waiting.pop()
-            if each.node not in seen:
-                seen[each.node] = each
-                waiting += self.uses(each)
-        return list(seen.values())
-
-    @cached_property
-    def training(self) -> list[Definition]:
-        """What train.py defines and uses, directly or not."""
-        train = [each for each in self.definitions.values() if each.source.module == "train"]
-        return self.reachable(*train)
-
-    def allows(self, path: str, line: int, rule: str) -> bool:
-        """Says whether a comment in the line allows to depart from the rule, with a reason."""
-        sources = (each for each in self.sources.values() if each.path == path)
-        return any(
-            each.comments.get(line, ("", None))[0] == rule and each.comments[line][1]
-            for each in sources
-        )
-
-    def unreasoned(self) -> Iterator[Finding]:
-        """Yields comments that ask to be allowed something without a reason."""
-        for source in self.sources.values():
-            for line, (rule, reason) in source.comments.items():
-                if not reason:
-                    text = "is to be allowed without a reason: write `because ...` behind it"
-                    yield Finding(source.path, line, rule, text)
 
 
 def code(node: ast.AST) -> Iterator[ast.AST]:
@@ -280,10 +125,3 @@ def code(node: ast.AST) -> Iterator[ast.AST]:
         for child in field if isinstance(field, list) else [field]:
             if isinstance(child, ast.AST):
                 yield from code(child)
-
-
-# The files that every project has, beside the model's.
-PARTS = ("ops", "layers", "networks", "losses")
-KNOWN = frozenset([*PARTS, "data", "prepare_data", "train", "test", "predict", "report", "engine"])
-# What a class may be made of that makes no nn.Module of it.
-PLAIN = ("abc.", "collections.", "dataclasses.", "enum.", "typing.")

@@ -4,7 +4,8 @@ import ast
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from .source import Place, Project, Rule, Source, code
+from .project import Place, Project, Rule
+from .source import Source, code
 
 SCRIPTS = ("train", "test", "predict", "report", "prepare_data")
 
@@ -109,7 +110,7 @@ def parsed_at_import(project: Project) -> Iterator[Place]:
 
 def splits(project: Project) -> Iterator[Place]:
     """T3: always a training and a test set."""
-    texts = [node.value for _, node in project.nodes("data") if isinstance(node, ast.Constant)]
+    texts = [node.value for _, node in project.nodes(ast.Constant, "data")]
     for split in ("train", "test"):
         if split not in texts:
             yield "data.py", 1, f"it reads no {split}/"
@@ -119,8 +120,8 @@ def splits(project: Project) -> Iterator[Place]:
 
 def bound_to_cuda(project: Project) -> Iterator[Place]:
     """T6: model and batches move to the accelerator when there is one."""
-    for source, node in project.nodes():
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+    for source, node in project.nodes(ast.Call):
+        if isinstance(node.func, ast.Attribute):
             given = [each.value for each in node.args if isinstance(each, ast.Constant)]
             if node.func.attr == "cuda" or (node.func.attr == "to" and "cuda" in given):
                 yield source.path, node.lineno, ast.unparse(node)
@@ -130,13 +131,13 @@ def bound_to_cuda(project: Project) -> Iterator[Place]:
 
 def optimizers(project: Project) -> Iterator[Place]:
     """T7: optimizers are created after the model has moved; the learning rate is a flag."""
-    for source, node in project.nodes("train", project.model[0]):
-        if isinstance(node, ast.Call) and source.dotted(node.func).startswith("torch.optim."):
+    for source, node in project.nodes(ast.Call, "train", project.model[0]):
+        if source.dotted(node.func).startswith("torch.optim."):
             rates = node.args[1:2] + [key.value for key in node.keywords if key.arg == "lr"]
             if any(isinstance(rate, ast.Constant) for rate in rates):
                 yield source.path, node.lineno, "a learning rate that is no flag"
-        if source.module == "train" and isinstance(node, ast.FunctionDef):
-            yield from _built_before_moving(source, node)
+    for train, function in project.nodes(ast.FunctionDef, "train"):
+        yield from _built_before_moving(train, function)
 
 
 def _built_before_moving(train: Source, function: ast.FunctionDef) -> Iterator[Place]:
@@ -154,12 +155,10 @@ def _built_before_moving(train: Source, function: ast.FunctionDef) -> Iterator[P
 
 def other_record(project: Project) -> Iterator[Place]:
     """T10: tensorboardX keeps the record."""
-    for source, node in project.nodes():
-        if isinstance(node, ast.ImportFrom | ast.Import):
-            names = [alias.name for alias in node.names]
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.startswith("torch.utils.tensorboard") for name in names):
-                yield source.path, node.lineno, "torch.utils.tensorboard"
+    for source in project.sources.values():
+        for line, name, _ in source.imports():
+            if name.startswith("torch.utils.tensorboard"):
+                yield source.path, line, "torch.utils.tensorboard"
     yield from lacks(
         ("no tensorboardX", lambda f: any(name.startswith("tensorboardX") for name in f.names)),
         ("no interval between scalars", lambda f: "log_every" in f.attributes),
