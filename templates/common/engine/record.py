@@ -187,10 +187,12 @@ class LossWindow:
 
     def read(self) -> dict[str, list[float]]:
         """Returns each batch's mean of each term, over all processes, read back from the device."""
-        for name in self._new[0] if self._new else ():
-            values = torch.cat([terms[name] for terms in self._new])
-            means = mean_over_processes(values.view(len(self._new), -1).mean(dim=1)).tolist()
-            self._past[name] = self._past.get(name, []) + means
+        names = list(self._new[0]) if self._new else []
+        if names:
+            values = torch.cat([terms[name] for name in names for terms in self._new])
+            means = mean_over_processes(values.view(len(names), len(self._new), -1).mean(dim=2))
+            for name, new in zip(names, means.tolist(), strict=True):
+                self._past[name] = self._past.get(name, []) + new
         self._new = []
         return self._past
 

@@ -21,6 +21,13 @@ def test_window_averages_what_was_read_before_a_cut() -> None:
     assert window.read() == {}
 
 
+def test_window_keeps_terms_and_batches_apart() -> None:
+    window = LossWindow({})
+    window.append({"loss": torch.tensor([1.0, 3.0]), "right": torch.tensor([0.0, 0.0])})
+    window.append({"loss": torch.tensor([4.0, 6.0]), "right": torch.tensor([0.0, 1.0])})
+    assert window.read() == {"loss": [2.0, 5.0], "right": [0.0, 0.5]}
+
+
 def test_window_leaves_out_what_was_not_applied() -> None:
     window = LossWindow({})
     for value in (1.0, math.nan, 3.0):
