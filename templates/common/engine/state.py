@@ -33,9 +33,10 @@ class TrainingState:
 
     Attributes:
         parameters: each optimizer's trained parameters: where its loss may send gradients.
+        trained: all of those.
         schedulers: by the optimizers' names.
         autocast: context in which the model computes its losses.
-        share: of one batch in the gradient of a step, shape (); None if it is the whole.
+        share: of one batch in the gradient of a step, shape ().
         scaler: of the loss, for float16; elsewhere it does nothing.
         guard: refuses steps that are not finite.
         fingerprint: of the training set.
@@ -60,6 +61,7 @@ class TrainingState:
         self.model = model
         self.optimizers = optimizers
         self.parameters = {name: _trained(optimizer) for name, optimizer in optimizers.items()}
+        self.trained = [each for some in self.parameters.values() for each in some]
         self.schedulers = {
             name: build_scheduler(optimizer, options.lr_schedule, options.warmup, total_steps)
             for name, optimizer in optimizers.items()
@@ -71,8 +73,7 @@ class TrainingState:
         )
         self.scaler = GradScaler(device.type, enabled=dtype == torch.float16)
         # What each batch adds to a loss's gradient: its share of the virtual batch, or all of it.
-        count = options.accumulate
-        self.share = torch.tensor(1 / count, device=device) if count > 1 else None
+        self.share = torch.tensor(1 / options.accumulate, device=device)
         self.ema = MovingAverage(model, options.ema) if options.ema else None
         is_scaled = self.scaler.is_enabled()
         names = model.state_dict().keys()  # others are constants
