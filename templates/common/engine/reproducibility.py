@@ -21,6 +21,7 @@ from engine.distributed import rank, world_size
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _ORDERS, _SAMPLES, _STEPS = range(3)  # so that sample 5 and step 5 draw different numbers
+_BLOCK = 1024  # steps
 
 SampleKey = tuple[int, int]  # (epoch, index of the sample)
 
@@ -30,7 +31,11 @@ def derive_seed(*parts: int) -> int:
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
     """
-    return reduce(_mix, parts, 0) >> 1
+    return _mix_all(*parts) >> 1
+
+
+def _mix_all(*parts: int) -> int:
+    return reduce(_mix, parts, 0)
 
 
 def _mix(state: int, part: int) -> int:
@@ -40,17 +45,21 @@ def _mix(state: int, part: int) -> int:
     return state ^ (state >> 31)
 
 
+def _mix_arrays(state: NDArray[np.uint64], part: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Does what `_mix` does, element by element."""
+    state = state + (part.astype(np.uint64) + np.uint64(_GAMMA))
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
 def uniform(seed: int, epoch: int, indices: NDArray[np.int64], count: int) -> NDArray[np.float32]:
     """Returns `count` numbers in [0, 1) for each sample of a batch, shape (N, count).
 
     Each follows from (seed, epoch, index, its column) alone, by the mix of `derive_seed`.
     """
-    state = np.array(_mix_place(seed, _SAMPLES, epoch), np.uint64)
-    for part in (indices[:, None], np.arange(count)):
-        state = state + (part.astype(np.uint64) + np.uint64(_GAMMA))
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
+    state = np.array(_mix_all(seed, _SAMPLES, epoch), np.uint64)
+    state = _mix_arrays(_mix_arrays(state, indices[:, None]), np.arange(count))
     return (state >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)  # never rounds to 1
 
 
@@ -73,13 +82,18 @@ def seed_torch(seed: int) -> None:
 
 def seed_step(seed: int, epoch: int, batch: int) -> None:
     """Seeds what the model draws in one batch, dropout and noise: from torch, not from NumPy."""
-    seed_torch(_mix(_mix_place(seed, _STEPS, epoch), batch) >> 1)
+    block, place = divmod(batch, _BLOCK)
+    seed_torch(_seeds_of_block(seed, epoch, block)[place])
 
 
-@lru_cache(maxsize=4)
-def _mix_place(seed: int, kind: int, epoch: int) -> int:
-    own = rank() if kind == _STEPS else 0  # no process draws what another does
-    return reduce(_mix, (seed, kind + own, epoch), 0)
+@lru_cache(maxsize=1)
+def _seeds_of_block(seed: int, epoch: int, block: int) -> list[int]:
+    """Derives the seeds of many steps at once, which costs little more than that of one."""
+    # No process draws what another does.
+    state = np.array(_mix_all(seed, _STEPS + rank(), epoch), np.uint64)
+    batches = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+    seeds: list[int] = (_mix_arrays(state, batches) >> np.uint64(1)).tolist()
+    return seeds
 
 
 def set_deterministic(deterministic: bool) -> None:

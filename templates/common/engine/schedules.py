@@ -36,11 +36,12 @@ def build_scheduler(
         warmup: steps of linear rise; the first step has lr / (warmup + 1) (Goyal et al. 2017, 2.2).
         total_steps: steps of the whole run, warm-up included.
     """
+    length = max(1, total_steps - warmup)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        progress = min(1.0, (step - warmup) / length)
         if schedule == "cosine":
             return (1 + math.cos(math.pi * progress)) / 2
         if schedule == "linear":

@@ -47,7 +47,7 @@ def as_if(monkeypatch: pytest.MonkeyPatch) -> AsIf:
                 for name, value in (("rank", rank), ("world_size", size)):
                     if hasattr(module, name):
                         monkeypatch.setattr(module, name, lambda value=value: value)
-        reproducibility._mix_place.cache_clear()
+        reproducibility._seeds_of_block.cache_clear()
 
     return pretend
 

@@ -19,6 +19,7 @@ from engine.reproducibility import (
     derive_seed,
     get_rng_state,
     seed_all,
+    seed_step,
     set_rng_state,
 )
 from engine.schedules import build_scheduler
@@ -43,6 +44,13 @@ def test_seed_reaches_every_generator() -> None:
     assert draws() == first
     seed_all(2, 1)
     assert not set(draws()) & set(first)
+
+
+@pytest.mark.parametrize("batch", [0, 1023, 1024, 5000])
+def test_seed_of_a_step_is_mixed_from_its_place(batch: int) -> None:
+    seed_step(7, 3, 1023)  # of whatever step came before
+    seed_step(7, 3, batch)
+    assert torch.initial_seed() == derive_seed(7, 2, 3, batch)  # 2: of a step
 
 
 def test_state_of_every_generator_is_restored() -> None:
