@@ -158,6 +158,10 @@ BROKEN: dict[str, list[Change]] = {
     "M7": [
         both(appended("networks.py", NUMPY), in_forward("networks.py", "np.mean(0)")),
         both(appended("losses.py", "from numpy import mean"), in_forward("losses.py", "mean(0)")),
+        both(  # the later of two imports counts
+            appended("losses.py", "from torch import mean as mean_of", "import numpy as mean_of"),
+            in_forward("losses.py", "mean_of.mean(0)"),
+        ),
         in_forward("networks.py", "torch.zeros(1).cpu().numpy()"),
         both(
             appended("ops.py", "import numpy", "def helper():", "    return numpy.ones(1)"),

@@ -78,13 +78,13 @@ class Project:
                     self.sources[source.module] = source
 
     def nodes(self, kind: type[Node], *modules: str) -> Iterator[tuple[Source, Node]]:
-        """Yields a kind's nodes in the named modules, as far as they are there; else in all."""
+        """Yields the nodes of a type in the named modules; in all, if none is named."""
         for source in self.sources.values():
             if not modules or source.module in modules:
                 yield from ((source, node) for node in source.nodes(kind))
 
     def names(self, *modules: str) -> Iterator[tuple[Source, ast.expr, str]]:
-        """Yields what the named modules refer to, and what that stands for."""
+        """Yields what modules, all or the named ones, refer to, and what that stands for."""
         kinds: tuple[type[ast.expr], ...] = ast.Name, ast.Attribute
         for kind in kinds:
             for source, node in self.nodes(kind, *modules):
