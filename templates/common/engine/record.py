@@ -189,9 +189,9 @@ class LossWindow:
         """Returns each batch's mean of each term, over all processes, read back from the device."""
         names = list(self._new[0]) if self._new else []
         if names:
-            values = torch.cat([terms[name] for name in names for terms in self._new])
-            means = mean_over_processes(values.view(len(names), len(self._new), -1).mean(dim=2))
-            for name, new in zip(names, means.tolist(), strict=True):
+            values = [torch.cat([terms[name] for terms in self._new]) for name in names]
+            means = torch.stack([each.view(len(self._new), -1).mean(dim=1) for each in values])
+            for name, new in zip(names, mean_over_processes(means).tolist(), strict=True):
                 self._past[name] = self._past.get(name, []) + new
         self._new = []
         return self._past

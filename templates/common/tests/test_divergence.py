@@ -23,9 +23,10 @@ def test_window_averages_what_was_read_before_a_cut() -> None:
 
 def test_window_keeps_terms_and_batches_apart() -> None:
     window = LossWindow({})
-    window.append({"loss": torch.tensor([1.0, 3.0]), "right": torch.tensor([0.0, 0.0])})
-    window.append({"loss": torch.tensor([4.0, 6.0]), "right": torch.tensor([0.0, 1.0])})
-    assert window.read() == {"loss": [2.0, 5.0], "right": [0.0, 0.5]}
+    right = torch.zeros(4, dtype=torch.bfloat16), torch.ones(4, dtype=torch.bfloat16)
+    window.append({"loss": torch.tensor([1.0, 3.0]), "right": right[0]})
+    window.append({"loss": torch.tensor([4.0, 6.0]), "right": right[1]})
+    assert window.read() == {"loss": [2.0, 5.0], "right": [0.0, 1.0]}
 
 
 def test_window_leaves_out_what_was_not_applied() -> None:
