@@ -173,8 +173,8 @@ class Trainer:
             scheduler.step()
         if state.ema:
             state.ema.update_parameters(self.model)
-        for parameter in state.trained:
-            parameter.grad = None  # as zero_grad does, whose note to the profiler costs far more
+        for parameter in state.stepped:
+            parameter.grad = None  # as zero_grad does, whose record for the profiler costs more
 
     def after_step(self, bar: "tqdm[Any]") -> None:
         """Logs, shows and saves where the step's number says so."""

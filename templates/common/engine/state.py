@@ -33,7 +33,7 @@ class TrainingState:
 
     Attributes:
         parameters: each optimizer's trained parameters: where its loss may send gradients.
-        trained: all of those.
+        stepped: all parameters that an optimizer has, also those not trained yet.
         schedulers: by the optimizers' names.
         autocast: context in which the model computes its losses.
         share: of one batch in the gradient of a step, shape ().
@@ -61,7 +61,8 @@ class TrainingState:
         self.model = model
         self.optimizers = optimizers
         self.parameters = {name: _trained(optimizer) for name, optimizer in optimizers.items()}
-        self.trained = [each for some in self.parameters.values() for each in some]
+        groups = [group for each in optimizers.values() for group in each.param_groups]
+        self.stepped: list[nn.Parameter] = [each for group in groups for each in group["params"]]
         self.schedulers = {
             name: build_scheduler(optimizer, options.lr_schedule, options.warmup, total_steps)
             for name, optimizer in optimizers.items()
@@ -79,7 +80,6 @@ class TrainingState:
         names = model.state_dict().keys()  # others are constants
         buffers = [each for name, each in model.named_buffers() if name in names]
         watched = self.parameters, buffers, options.max_bad_steps, is_scaled
-        groups = [group for each in optimizers.values() for group in each.param_groups]
         self.guard: StepGuard
         if device.type == "cuda" and all(group.get("fused") for group in groups):
             self.guard = DeferredStepGuard(list(optimizers.values()), *watched)
