@@ -88,7 +88,7 @@ def seed_step(seed: int, epoch: int, batch: int) -> None:
 
 @lru_cache(maxsize=1)
 def _seeds_of_block(seed: int, epoch: int, block: int) -> list[int]:
-    """Derives the seeds of many steps at once, which costs little more than that of one."""
+    """Derives the seeds of many steps at once, which takes little longer than deriving one."""
     # No process draws what another does.
     state = np.array(_mix_all(seed, _STEPS + rank(), epoch), np.uint64)
     batches = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
