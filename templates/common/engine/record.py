@@ -187,8 +187,8 @@ class LossWindow:
 
     def read(self) -> dict[str, list[float]]:
         """Returns each batch's mean of each term, over all processes, read back from the device."""
-        names = list(self._new[0]) if self._new else []
-        if names:
+        if self._new:
+            names = list(self._new[0])
             values = [torch.cat([terms[name] for terms in self._new]) for name in names]
             means = torch.stack([each.view(len(self._new), -1).mean(dim=1) for each in values])
             for name, new in zip(names, mean_over_processes(means).tolist(), strict=True):

@@ -75,7 +75,7 @@ def _imports(project: Project) -> Iterator[tuple[str, int, str]]:
     """Yields importer, line and dotted target of each import inside the project."""
     ours = {name.split(".")[0] for name in project.sources}
     for source in project.sources.values():
-        for line, name, _ in source.imports():
+        for line, name, _ in source.imports:
             if name.split(".")[0] in ours:
                 yield source.module, line, name
 

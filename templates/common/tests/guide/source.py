@@ -39,22 +39,21 @@ class Source:
         """Returns the nodes of exactly this type, in no order to rely on."""
         return self._kinds[kind]
 
-    def imports(self) -> Iterator[tuple[int, str, str]]:
-        """Yields line, dotted name and name in this file of each import, in the text's order.
+    @cached_property
+    def imports(self) -> list[tuple[int, str, str]]:
+        """Line, dotted name and name in this file of each import, in the text's order.
 
         `import a.b` gives none of its own: that name is empty.
         """
-        nodes: list[ast.Import | ast.ImportFrom] = []
-        nodes += self.nodes(ast.Import)
-        nodes += self.nodes(ast.ImportFrom)
-        for node in sorted(nodes, key=lambda node: node.lineno):
-            for alias in node.names:
-                if isinstance(node, ast.Import):
-                    yield node.lineno, alias.name, alias.asname or ""
-                else:
-                    package = f"{self.module.split('.')[0]}." if node.level else ""
-                    origin = f"{package}{node.module or ''}".strip(".")
-                    yield node.lineno, f"{origin}.{alias.name}", alias.asname or alias.name
+        found = []
+        for node in self.nodes(ast.Import):
+            found += [(node.lineno, alias.name, alias.asname or "") for alias in node.names]
+        for each in self.nodes(ast.ImportFrom):
+            package = f"{self.module.split('.')[0]}." if each.level else ""
+            origin = f"{package}{each.module or ''}".strip(".")
+            for alias in each.names:
+                found.append((each.lineno, f"{origin}.{alias.name}", alias.asname or alias.name))
+        return sorted(found, key=lambda place: place[0])
 
     @cached_property
     def offered(self) -> set[str]:
@@ -109,7 +108,7 @@ def _bindings(source: Source) -> Iterator[tuple[str, str]]:
     for node in source.tree.body:
         if isinstance(node, Function | ast.ClassDef):
             yield node.name, f"{source.module}.{node.name}"
-    for _, target, name in source.imports():
+    for _, target, name in source.imports:
         package = target.split(".")[0]  # what a plain `import a.b` binds
         yield (name, target) if name else (package, package)
 

@@ -156,7 +156,7 @@ def _built_before_moving(train: Source, function: ast.FunctionDef) -> Iterator[P
 def other_record(project: Project) -> Iterator[Place]:
     """T10: tensorboardX keeps the record."""
     for source in project.sources.values():
-        for line, name, _ in source.imports():
+        for line, name, _ in source.imports:
             if name.startswith("torch.utils.tensorboard"):
                 yield source.path, line, "torch.utils.tensorboard"
     yield from lacks(
